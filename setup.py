@@ -1,8 +1,8 @@
 """Install script: what asrllm needs, with floors, and what it can use, as extras.
 
-torch's range is open above: an installed torch is never replaced. torchaudio is never required here: its wheel on PyPI is
-built for CUDA, and merely installed beside a CPU build of torch it breaks the import of transformers' model classes.
-tools/install.sh installs it and mends that.
+torch's range is open above: an installed torch is never replaced. torchaudio is never required here: its wheel on
+PyPI is built for CUDA, and merely installed beside a CPU build of torch it breaks the import of transformers' model
+classes. tools/install.sh installs it and mends that.
 """
 
 from setuptools import find_packages, setup

@@ -1,11 +1,11 @@
-"""Settings and fixtures of all tests: one torch thread, no network, real recordings and pretrained parts where they are at hand."""
+"""Settings and fixtures of all tests: one torch thread, no network, real recordings and pretrained parts if at hand."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-# Spinning OpenMP threads of two test processes on two cores starve each other; this must stand before torch is imported.
+# Spinning OpenMP threads of two processes on two cores starve each other; this must stand before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
