@@ -1,0 +1,45 @@
+"""The one noun that data makes and models eat: some utterances, padded at the end."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Utterances side by side; raw audio, so that the encoder alone decides on features.
+
+    Where the encoder is frozen its outputs may come from a cache: then `frames` is set and `waves` is None.
+    """
+
+    utt_ids: list[str]
+    texts: list[str]
+    waves: (
+        torch.Tensor | None
+    )  # (B, S) float32 in [-1, 1], 16 kHz unless the experiment says otherwise, zeros past the end
+    wave_lens: torch.Tensor  # (B,) int64, samples
+    frames: torch.Tensor | None = None  # (B, T, D) encoder outputs
+    frame_lens: torch.Tensor | None = None  # (B,) int64
+
+    def __len__(self) -> int:
+        return len(self.utt_ids)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with its tensors on `device`."""
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name in ("waves", "wave_lens", "frames", "frame_lens")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **moved)
+
+
+def pad(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stack rows (L_i, ...) to (B, max L, ...) with zeros past each end; also their lengths (B,)."""
+    lens = torch.tensor([len(row) for row in rows])
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lens
+
+
+def real(lens: torch.Tensor, size: int) -> torch.Tensor:
+    """Mask (B, size), True where a position is real: real[b, i] = i < lens[b]."""
+    return torch.arange(size, device=lens.device) < lens[:, None]

@@ -1,0 +1,123 @@
+"""What the person at the terminal sees: errors of one sentence, log lines, progress bars, files that are whole or absent.
+
+It knows nothing of speech. Every program of `asrllm.bin` starts through `run`.
+"""
+
+import errno
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
+log = logging.getLogger("asrllm")
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; its text is the one sentence that is printed."""
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a program and exit: 0 when done, 1 with one sentence for a `UserError`, 130 when interrupted.
+
+    argparse exits with 2 by itself. Anything else is a defect of ours and keeps its traceback.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    name = Path(sys.argv[0]).stem
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as fault:
+        sentence = _explain(fault)
+        if sentence is None:
+            raise
+        print(f"{name}: error: {sentence}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _explain(fault: BaseException) -> str | None:
+    """The sentence for a fault that a user can mend, None for a defect."""
+    if isinstance(fault, UserError):
+        return str(fault)
+    link: BaseException | None = fault
+    while link is not None:
+        if isinstance(link, OSError) and link.errno == errno.ENOSPC:
+            return f"no space left on the disk while writing {link.filename or 'a file'}: free some space, then start again"
+        if isinstance(link, (ImportError, OSError, RuntimeError)) and "torchaudio" in str(link):
+            return "torchaudio is missing or does not fit the installed torch: run tools/install.sh, which mends it"
+        link = link.__cause__ or link.__context__
+    return None
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` for a file or a folder; rename it to `path` when the block ends without error.
+
+    Whatever stops the block, `path` is either as it was or whole, and the temporary is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        _sync(temporary)
+        if temporary.is_dir() and path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+
+
+@contextmanager
+def progress(title: str, total: int, unit: str = "") -> Iterator[Callable[[int, str], None]]:
+    """A progress bar; yields `advance(count, note)`.
+
+    It draws on the terminal named by ASRLLM_PROGRESS (the job runner sets it, since it sends stderr to a log), else on
+    stderr; nothing is drawn where neither is a terminal.
+    """
+    place = os.environ.get("ASRLLM_PROGRESS")
+    stream = open(place, "w") if place else sys.stderr
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+    )
+    try:
+        console = Console(file=stream)
+        with Progress(
+            *columns, TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal
+        ) as bar:
+            task = bar.add_task(title, total=total, note="")
+            yield lambda count, note="": bar.update(task, advance=count, note=note)
+    finally:
+        if place:
+            stream.close()
+
+
+def track(items: Iterable[Item], title: str, total: int, unit: str = "") -> Iterator[Item]:
+    """Iterate over `items` under a progress bar."""
+    with progress(title, total, unit) as advance:
+        for item in items:
+            yield item
+            advance(1, "")

@@ -1,0 +1,56 @@
+"""The process group as torchrun describes it, or a group of one.
+
+It knows devices, ranks and sums; not models.
+"""
+
+import os
+
+import torch
+import torch.distributed
+
+from asrllm.console import UserError
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """How many processes work together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def start(ngpu: int) -> torch.device:
+    """Join the process group that torchrun made, if any, and return the device of this process.
+
+    Args:
+        ngpu: GPUs asked for on this machine; 0 means CPU.
+
+    Raises:
+        UserError: fewer GPUs than asked for.
+    """
+    if ngpu > torch.cuda.device_count():
+        raise UserError(
+            f"--ngpu {ngpu}: this machine has {torch.cuda.device_count()} usable GPU(s): give --ngpu 0 to run on the CPU"
+        )
+    if world_size() > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if ngpu else "gloo")
+    if ngpu == 0:
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def total(values: torch.Tensor) -> torch.Tensor:
+    """Sum of a tensor over all processes."""
+    if world_size() > 1:
+        torch.distributed.all_reduce(values)
+    return values
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if world_size() > 1:
+        torch.distributed.barrier()
