@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: errors of one sentence, log lines, progress bars, files that are whole or absent.
+"""What the person at the terminal sees: errors of one sentence, log lines, progress bars, whole files.
 
 It knows nothing of speech. Every program of `asrllm.bin` starts through `run`.
 """
@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -52,7 +52,7 @@ def _explain(fault: BaseException) -> str | None:
     link: BaseException | None = fault
     while link is not None:
         if isinstance(link, OSError) and link.errno == errno.ENOSPC:
-            return f"no space left on the disk while writing {link.filename or 'a file'}: free some space, then start again"
+            return f"no space left on the disk for {link.filename or 'a file'}: free some space, then start again"
         if isinstance(link, (ImportError, OSError, RuntimeError)) and "torchaudio" in str(link):
             return "torchaudio is missing or does not fit the installed torch: run tools/install.sh, which mends it"
         link = link.__cause__ or link.__context__
@@ -61,7 +61,7 @@ def _explain(fault: BaseException) -> str | None:
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` for a file or a folder; rename it to `path` when the block ends without error.
+    """Yield a temporary path for a file or a folder; rename it to `path` when the block ends without error.
 
     Whatever stops the block, `path` is either as it was or whole, and the temporary is removed.
     """
@@ -95,24 +95,17 @@ def progress(title: str, total: int, unit: str = "") -> Iterator[Callable[[int, 
     stderr; nothing is drawn where neither is a terminal.
     """
     place = os.environ.get("ASRLLM_PROGRESS")
-    stream = open(place, "w") if place else sys.stderr
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-    )
-    try:
+    with open(place, "w") if place else nullcontext(sys.stderr) as stream:
         console = Console(file=stream)
-        with Progress(
-            *columns, TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal
-        ) as bar:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+        ending = (TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        with Progress(*columns, *ending, console=console, disable=not console.is_terminal) as bar:
             task = bar.add_task(title, total=total, note="")
-            yield lambda count, note="": bar.update(task, advance=count, note=note)
-    finally:
-        if place:
-            stream.close()
+
+            def advance(count: int, note: str) -> None:
+                bar.update(task, advance=count, note=note)
+
+            yield advance
 
 
 def track(items: Iterable[Item], title: str, total: int, unit: str = "") -> Iterator[Item]:

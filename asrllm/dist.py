@@ -30,10 +30,9 @@ def start(ngpu: int) -> torch.device:
     Raises:
         UserError: fewer GPUs than asked for.
     """
-    if ngpu > torch.cuda.device_count():
-        raise UserError(
-            f"--ngpu {ngpu}: this machine has {torch.cuda.device_count()} usable GPU(s): give --ngpu 0 to run on the CPU"
-        )
+    here = torch.cuda.device_count()
+    if ngpu > here:
+        raise UserError(f"--ngpu {ngpu}: this machine has {here} usable GPU(s): give --ngpu 0 to run on the CPU")
     if world_size() > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if ngpu else "gloo")
     if ngpu == 0:
