@@ -1,6 +1,7 @@
 """The one noun that data makes and models eat: some utterances, padded at the end."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
@@ -43,3 +44,11 @@ def pad(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 def real(lens: torch.Tensor, size: int) -> torch.Tensor:
     """Mask (B, size), True where a position is real: real[b, i] = i < lens[b]."""
     return torch.arange(size, device=lens.device) < lens[:, None]
+
+
+class Loss(NamedTuple):
+    """One named loss over a batch: its sum over targets, so that batches and processes can be added up exactly."""
+
+    sum: torch.Tensor  # scalar, differentiable
+    count: int  # targets it was summed over: tokens for `llm` and `ctc`
+    correct: torch.Tensor | None = None  # scalar, how many targets were the arg-max under teacher forcing
