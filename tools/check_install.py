@@ -145,7 +145,7 @@ def main() -> int:
     if arguments.quiet and any(check(name, floor, install, False).mend for name, floor in needed.items()):
         return 1
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        rows = [check_package(install), *pool.map(lambda item: check(*item, install, True), needed.items())]
+        rows = [check_package(install), *pool.map(lambda name: check(name, needed[name], install, True), needed)]
     healthy = not any(row.mend for row in rows)
     if not arguments.quiet:
         python = Row("python", ">= 3.10", sys.version.split()[0], "ok")

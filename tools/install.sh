@@ -10,6 +10,7 @@ An installed torch is kept. Without a torch: one with CUDA where there is an NVI
 active=false
 dev=false
 python=python3
+# shellcheck source=../utils/parse_options.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/parse_options.sh"
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -40,7 +41,7 @@ if $dev; then stamp=$environment/.asrllm_installed_dev check=(--dev); else stamp
 check=("$py" tools/check_install.py --stamp "$stamp" ${check[@]+"${check[@]}"})
 "${check[@]}" --quiet && exit 0
 
-pip() { "$py" -m pip "$1" --quiet --disable-pip-version-check "${@:2}"; }
+pip() { "$py" -m pip "$1" -qq --disable-pip-version-check "${@:2}"; }
 has_gpu() { nvidia-smi -L 2>/dev/null | grep -q '^GPU'; }
 torch_version() { "$py" -c 'import importlib.metadata as m; print(m.version("torch"))' 2>/dev/null; }
 

@@ -21,7 +21,7 @@ while [[ ${1:-} == --* ]]; do
 done
 [[ $max_jobs =~ ^[1-9][0-9]*$ ]] || fail "--max_jobs takes a number from 1, not '$max_jobs'"
 
-variable= first=1 last=1
+variable='' first=1 last=1
 if [[ ${1:-} =~ ^([A-Za-z_]+)=([0-9]+)(:([0-9]+))?$ ]]; then
     variable=${BASH_REMATCH[1]} first=${BASH_REMATCH[2]} last=${BASH_REMATCH[4]:-${BASH_REMATCH[2]}}
     (( first <= last )) || fail "$1 names no job: the first is above the last"

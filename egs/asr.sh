@@ -1,0 +1,182 @@
+#!/usr/bin/env bash
+# The one stage driver of every recipe: which program runs in which order on which files. A recipe's run.sh names its
+# data sets and YAML files and calls this from its own folder. What a stage does is Python, with what numbers is YAML.
+set -euo pipefail
+
+help_message="usage: ./run.sh [--stage N] [--stop_stage N] [--nj N] [--ngpu N] [--dry_run] [other options]
+
+ stage  1 prepare the corpus          5 projector alignment
+        2 check and format the data   6 iterative asynchronous fine-tuning
+        3 tokenizer                   7 joint fine-tuning
+        4 encoder pretraining         8 decode   9 score   10 report
+
+  --stage N, --stop_stage N   first and last stage to run (1, 10)
+  --nj N                      decoding jobs (1)
+  --ngpu N                    GPUs for training and decoding; 0 is the CPU (0)
+  --dry_run                   print the commands, run nothing
+  --train_set --valid_set     names of directories under data/
+  --test_sets \"A B\"           names of directories under data/
+  --tokenizer --train_encoder --train_align --train_iasft --train_joint
+                              YAML file of the stage; without one the stage is skipped
+  --decode \"A.yaml B.yaml\"    decodings of the last experiment that is trained, or of --decode_exp EXP
+  --baseline \"A.yaml\"         recognisers decoded as they come, without training
+  --score FILE                YAML file of the scoring (conf/score.yaml)
+  --dumpdir, --expdir         where formatted data and experiments go (dump, exp)
+  --prepare_args \"...\"        more arguments for local/prepare.py
+  --config FILE               shell file that sets these options
+A run that is started again continues where it stopped."
+
+stage=1
+stop_stage=10
+nj=1
+ngpu=0
+dry_run=false
+train_set=
+valid_set=
+test_sets=
+tokenizer=
+train_encoder=
+train_align=
+train_iasft=
+train_joint=
+decode=
+decode_exp=
+baseline=
+score=conf/score.yaml
+dumpdir=dump
+expdir=exp
+prepare_args=
+command=./run.sh # what the user typed, for the report
+# shellcheck source=../utils/parse_options.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../utils/parse_options.sh"
+
+runner=$(dirname "${BASH_SOURCE[0]}")/../utils/run.sh
+train_cmd=${train_cmd:-$runner} # cmd.sh of the recipe sets these two
+decode_cmd=${decode_cmd:-$runner}
+
+say() { echo "$(date '+%F %T') $*" >&2; }
+refuse() { echo "asr.sh: $*" >&2; exit 2; }
+
+[[ $# -eq 0 ]] || refuse "unexpected argument '$1': options begin with --"
+for option in train_set valid_set test_sets; do
+    [[ -n ${!option} ]] || refuse "--$option is required"
+done
+for option in stage stop_stage nj ngpu; do
+    [[ ${!option} =~ ^(0|[1-9][0-9]*)$ ]] || refuse "--$option takes a whole number, not '${!option}'"
+done
+(( nj >= 1 )) || refuse "--nj takes a number from 1, not '$nj'"
+for file in $tokenizer $train_encoder $train_align $train_iasft $train_joint $decode $baseline $score; do
+    [[ -f $file ]] || refuse "no such configuration file: $file"
+done
+
+experiment() { echo "$expdir/$(basename "$1" .yaml)"; }
+for file in $train_joint $train_iasft $train_align $train_encoder; do
+    decode_exp=${decode_exp:-$(experiment "$file")}
+done
+[[ -z $decode || -n $decode_exp ]] || refuse "--decode needs an experiment: no training stage has a file; name one with --decode_exp"
+
+run() { # run RUNNER ... LOG COMMAND ...: under the runner, which writes the log and names it on failure
+    local log
+    for log in "$@"; do [[ $log != *.log ]] || break; done
+    if $dry_run; then
+        local line
+        printf -v line '%q ' "$@"
+        echo "${line% }"
+    else
+        say "log: $log"
+        "$@"
+    fi
+}
+
+prepare() {
+    # shellcheck disable=SC2086 # the extra arguments are words
+    run $train_cmd "$expdir/log/prepare.log" python local/prepare.py --out data $prepare_args
+}
+
+check_and_format() {
+    local set
+    for set in $train_set $valid_set $test_sets; do
+        run $train_cmd "$expdir/log/check_data.$set.log" \
+            python -m asrllm.bin.check_data "data/$set" --format "$dumpdir/$set"
+    done
+}
+
+train_units() {
+    run $train_cmd "$expdir/log/train_tokenizer.log" \
+        python -m asrllm.bin.train_tokenizer --config "$1" --text "$dumpdir/$train_set/text" --out "$expdir/tokenizer"
+}
+
+train() {
+    local launcher=(python)
+    (( ngpu <= 1 )) || launcher=(torchrun --standalone --nproc_per_node "$ngpu")
+    run $train_cmd --gpu "$ngpu" "$(experiment "$1")/log/train.log" \
+        "${launcher[@]}" -m asrllm.bin.train --config "$1" --train_data "$dumpdir/$train_set" \
+        --valid_data "$dumpdir/$valid_set" --tokenizer "$expdir/tokenizer" --exp "$(experiment "$1")" --ngpu "$ngpu"
+}
+
+results() { # CONFIG EXPERIMENT SET FOLDER, a line for each decoding
+    local file set
+    for file in $baseline; do for set in $test_sets; do
+        echo "$file $expdir/zero_shot $set $expdir/zero_shot/$(basename "$file" .yaml)/$set"
+    done; done
+    for file in $decode; do for set in $test_sets; do
+        echo "$file $decode_exp $set $decode_exp/$(basename "$file" .yaml)/$set"
+    done; done
+}
+
+decode_sets() {
+    local file exp set out
+    while read -r -u 4 file exp set out; do
+        run $decode_cmd --gpu "$ngpu" JOB=1:"$nj" "$out/log/decode.JOB.log" \
+            python -m asrllm.bin.decode --config "$file" --exp "$exp" --data "$dumpdir/$set" --out "$out" \
+            --shard "JOB/$nj" --ngpu "$ngpu"
+    done 4< <(results)
+}
+
+score_sets() {
+    local file exp set out
+    while read -r -u 4 file exp set out; do
+        run $train_cmd "$out/log/score.log" \
+            python -m asrllm.bin.score --config "$score" --ref "$dumpdir/$set" --hyp "$out"
+    done 4< <(results)
+}
+
+report() {
+    run $train_cmd "$expdir/log/report.log" \
+        python -m asrllm.bin.report --exp "$expdir" --out RESULTS.md --command "$command"
+}
+
+number=
+ended() {
+    local code=$?
+    [[ $code == 0 || -z $number ]] || say "stage $number failed; when it is mended, go on with: ./run.sh --stage $number"
+}
+trap ended EXIT
+
+run_stage() { # run_stage NUMBER TITLE FUNCTION [CONFIG ...]: a stage that takes files is skipped if it is given none
+    (( stage <= $1 && $1 <= stop_stage )) || return 0
+    local begin=$SECONDS title=$2 function=$3
+    number=$1
+    shift 3
+    if [[ $# -gt 0 && -z $* ]]; then
+        say "stage $number: $title: skipped, no configuration file is given"
+        return 0
+    fi
+    say "stage $number: $title"
+    "$function" "$@"
+    $dry_run || say "stage $number: done in $(( SECONDS - begin )) s"
+}
+
+$dry_run || "$(dirname "${BASH_SOURCE[0]}")/../tools/install.sh" || exit
+
+run_stage 1 "prepare the corpus" prepare
+run_stage 2 "check and format the data" check_and_format
+run_stage 3 "tokenizer" train_units "$tokenizer"
+run_stage 4 "encoder pretraining" train "$train_encoder"
+run_stage 5 "projector alignment" train "$train_align"
+run_stage 6 "iterative asynchronous fine-tuning" train "$train_iasft"
+run_stage 7 "joint fine-tuning" train "$train_joint"
+run_stage 8 "decode" decode_sets "$decode$baseline"
+run_stage 9 "score" score_sets "$decode$baseline"
+run_stage 10 "report" report
+number=

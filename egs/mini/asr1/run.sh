@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Mini: synthetic speech that is shipped here, an encoder from scratch, SmolLM2-135M. Minutes on two CPU cores.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. ./path.sh
+. ./cmd.sh
+
+../../asr.sh \
+    --train_set train \
+    --valid_set dev \
+    --test_sets "test" \
+    --tokenizer conf/tokenizer.yaml \
+    --train_encoder conf/train_encoder.yaml \
+    --train_align conf/train_align.yaml \
+    --decode "conf/decode_ctc.yaml conf/decode_greedy.yaml conf/decode_beam.yaml" \
+    --command "./run.sh${*:+ $*}" \
+    "$@"

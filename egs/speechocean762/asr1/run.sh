@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# speechocean762 (OpenSLR 101): read English of 250 non-native speakers, a pretrained encoder, SmolLM2-135M.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. ./path.sh
+. ./cmd.sh
+
+../../asr.sh \
+    --train_set train \
+    --valid_set dev \
+    --test_sets "test" \
+    --tokenizer conf/tokenizer.yaml \
+    --train_encoder conf/train_encoder.yaml \
+    --train_align conf/train_align.yaml \
+    --decode "conf/decode_ctc.yaml conf/decode_greedy.yaml conf/decode_beam.yaml" \
+    --baseline conf/zero_shot.yaml \
+    --command "./run.sh${*:+ $*}" \
+    "$@"

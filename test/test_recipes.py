@@ -1,0 +1,113 @@
+"""Every recipe's commands, dry: the program exists, takes these flags, and accepts that YAML file."""
+
+import argparse
+import importlib
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asrllm.config import load
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted(ROOT.glob("egs/*/asr1"))
+STAGES = ["prepare.py", "check_data", "train_tokenizer", "train", "decode", "score", "report"]
+
+
+def commands(recipe: Path, *options: str) -> list[list[str]]:
+    """What run.sh would run, a command as its words from the program on."""
+    line = ["bash", str(recipe / "run.sh"), "--dry_run", "true", *options]
+    result = subprocess.run(line, capture_output=True, text=True, cwd="/", stdin=subprocess.DEVNULL)
+    assert result.returncode == 0, result.stderr
+    return [shlex.split(text) for text in result.stdout.splitlines()]
+
+
+def program(words: list[str]) -> tuple[str, list[str]]:
+    """The program that a command runs, as a module's name or a script's path, and its arguments."""
+    if "-m" in words:
+        start = words.index("-m") + 1
+    else:
+        start = words.index("python") + 1
+    return words[start], words[start + 1 :]
+
+
+def parser_of(module: object) -> argparse.ArgumentParser:
+    parser = module.parser()  # type: ignore[attr-defined]
+    assert isinstance(parser, argparse.ArgumentParser)
+    return parser
+
+
+def accepts(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """The parsed arguments; an option that is only an abbreviation counts as wrong."""
+    parser.allow_abbrev = False
+    try:
+        return parser.parse_args(arguments)
+    except SystemExit:
+        pytest.fail(f"the parser refuses {shlex.join(arguments)}\n{parser.format_usage()}")
+
+
+@pytest.fixture(params=RECIPES, ids=lambda recipe: recipe.parent.name)
+def recipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe's folder, which is the current one."""
+    monkeypatch.chdir(request.param)
+    return request.param
+
+
+def test_there_are_recipes() -> None:
+    assert [recipe.parent.name for recipe in RECIPES][:2] == ["mini", "speechocean762"]
+
+
+def test_all_stages_come_in_order(recipe: Path) -> None:
+    names = [Path(program(words)[0]).name.removeprefix("asrllm.bin.") for words in commands(recipe)]
+    assert list(dict.fromkeys(names)) == STAGES
+
+
+def test_a_dry_run_writes_nothing(recipe: Path) -> None:
+    before = sorted(recipe.iterdir())
+    commands(recipe)
+    assert sorted(recipe.iterdir()) == before
+
+
+@pytest.mark.parametrize("options", [(), ("--nj", "3"), ("--ngpu", "2")], ids=["plain", "jobs", "gpus"])
+def test_programs_take_the_flags(recipe: Path, options: tuple[str, ...]) -> None:
+    for words in commands(recipe, *options):
+        name, arguments = program(words)
+        if name.endswith(".py"):
+            continue
+        module = importlib.import_module(name)
+        # The runner puts the job's number in place of its name.
+        accepts(parser_of(module), [re.sub(r"\bJOB\b", "1", argument) for argument in arguments])
+
+
+def test_preparation_takes_the_flags(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, arguments = next(program(words) for words in commands(recipe, "--stop_stage", "1"))
+    monkeypatch.syspath_prepend(str(recipe / "local"))
+    spec = importlib.util.spec_from_file_location(f"prepare_{recipe.parent.name}", recipe / name)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    accepts(parser_of(module), arguments)
+
+
+def test_configurations_fit_their_programs(recipe: Path) -> None:
+    seen = set()
+    for words in commands(recipe):
+        name, arguments = program(words)
+        if "--config" in arguments:
+            file = arguments[arguments.index("--config") + 1]
+            seen.add(file)
+            load(Path(file), importlib.import_module(name).SCHEMA)
+    assert seen, "no command reads a configuration"
+
+
+def test_every_configuration_of_a_recipe_is_valid(recipe: Path) -> None:
+    """Also those that run.sh does not name: they are what its user may put in their place."""
+    kinds = {"train": "train", "decode": "decode", "score": "score", "tokenizer": "train_tokenizer", "zero": "decode"}
+    for file in sorted(recipe.glob("conf/*.yaml")):
+        kind = kinds[re.split(r"[_.]", file.name)[0]]
+        load(file, importlib.import_module(f"asrllm.bin.{kind}").SCHEMA)
