@@ -95,7 +95,8 @@ def node_weights(operation: str, path: str, inputs: list[str], arrays: Arrays) -
             name = module + (".bias" if operation == "Add" else ".weight")
             vectors = [arrays[item] for item in inputs if item in arrays]
             # Scalars and short constants belong to the arithmetic of the graph, not to the model.
-            return {name: v.reshape(-1) for v in vectors if v.dtype == np.float32 and v.size > 50}
+            vectors = [vector for vector in vectors if vector.dtype == np.float32 and vector.size > 50]
+            return {name: vectors[0].reshape(-1)} if vectors else {}
     return {}
 
 
@@ -126,7 +127,11 @@ def write_model(encoder: Path, decoder: Path, folder: Path) -> None:
         decoder_num_hidden_layers=layers,
         encoder_num_attention_heads=8,
         decoder_num_attention_heads=8,
-        partial_rotary_factor=ROTARY_FRACTION[width],
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": ROTARY_FRACTION[width],
+        },
         max_position_embeddings=194,
         bos_token_id=1,
         eos_token_id=END_ID,

