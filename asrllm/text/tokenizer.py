@@ -1,0 +1,228 @@
+"""Units of the CTC head: characters, sentencepiece, or the LLM's own tokens, so that CTC and LLM share units.
+
+Id 0 is the blank in every kind. A tokenizer is trained on transcripts once, kept in a folder and loaded from there; it
+knows nothing of audio or models.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
+
+import pydantic
+import sentencepiece
+
+from asrllm.config import Config
+from asrllm.console import UserError, write_atomically
+from asrllm.text.llm_tokenizer import LlmTokenizer
+
+BLANK = 0
+
+
+class CharacterConfig(Config):
+    """Every character of the training text is a unit."""
+
+    type: Literal["character"]
+
+
+class SentencePieceConfig(Config):
+    """A sentencepiece model of `size` pieces."""
+
+    type: Literal["sentencepiece"]
+    size: int = pydantic.Field(gt=2)
+    algorithm: Literal["unigram", "bpe"] = "unigram"
+
+
+class LlmSubsetConfig(Config):
+    """The LLM's own tokens that occur in the training text.
+
+    Tokens used fewer than `min_count` times are spelled with smaller tokens of the LLM, so that every unit is trained
+    and words never heard can be written; single characters are always units.
+    """
+
+    type: Literal["llm_subset"]
+    llm: str  # hub id or local folder of the LLM whose tokenizer is used
+    min_count: int = pydantic.Field(default=1, ge=1)
+
+
+TokenizerConfig = Annotated[
+    CharacterConfig | SentencePieceConfig | LlmSubsetConfig, pydantic.Field(discriminator="type")
+]
+
+
+class TokenizerFile(Config):
+    """A tokenizer's YAML."""
+
+    tokenizer: TokenizerConfig
+
+
+class Tokenizer(Protocol):
+    """Text to CTC labels and back."""
+
+    size: int  # units, the blank included
+
+    def encode(self, text: str) -> list[int]:
+        """Labels of a text, none of them the blank."""
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of labels; decode(encode(text)) == text for text made of known characters and single spaces."""
+
+
+class CharacterTokenizer:
+    """One label a character; characters never seen in training become `<unk>`."""
+
+    def __init__(self, characters: list[str]) -> None:
+        self.characters = characters
+        self.size = len(characters) + 2  # blank, unknown
+        self._id = {character: number for number, character in enumerate(characters, 2)}
+
+    def encode(self, text: str) -> list[int]:
+        """Labels of a text; 1 where a character is unknown."""
+        return [self._id.get(character, 1) for character in text]
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of labels."""
+        return "".join("\u2047" if number == 1 else self.characters[number - 2] for number in ids)
+
+
+class SentencePieceTokenizer:
+    """A sentencepiece model, its ids moved up by one to make room for the blank."""
+
+    def __init__(self, model: bytes) -> None:
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.size = self._processor.get_piece_size() + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Labels of a text."""
+        return [number + 1 for number in self._processor.encode(text)]
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of labels."""
+        return str(self._processor.decode([number - 1 for number in ids]))
+
+
+class LlmSubsetTokenizer:
+    """Label i stands for the LLM's token `llm_ids[i - 1]`."""
+
+    def __init__(self, llm: LlmTokenizer, llm_ids: list[int]) -> None:
+        self.llm = llm
+        self.llm_ids = llm_ids
+        self.size = len(llm_ids) + 1
+        self._label = {llm_id: label for label, llm_id in enumerate(llm_ids, 1)}
+        self._label_of_string = {llm.strings[llm_id]: label for label, llm_id in enumerate(llm_ids, 1)}
+
+    def encode(self, text: str) -> list[int]:
+        """Labels of a text; characters that are no unit are an error.
+
+        Raises:
+            UserError: a character that never occurred in the training text and is not printable ASCII.
+        """
+        labels: list[int] = []
+        for llm_id in self.llm.encode_transcript(text):
+            if llm_id in self._label:
+                labels.append(self._label[llm_id])
+                continue
+            pieces = fewest_pieces(self.llm.strings[llm_id], self._label_of_string)
+            if pieces is None:
+                raise UserError(
+                    f"transcript {text!r}: {self.llm.strings[llm_id]!r} cannot be written in the CTC units: "
+                    "train the tokenizer on text that holds its characters"
+                )
+            labels += [self._label_of_string[piece] for piece in pieces]
+        return labels
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of labels."""
+        return self.llm.decode([self.llm_ids[label - 1] for label in ids])
+
+
+def fewest_pieces(string: str, known: Iterable[str]) -> list[str] | None:
+    """Split `string` into as few known pieces as possible; None where that cannot be done."""
+    best: list[list[str] | None] = [[]] + [None] * len(string)
+    for end in range(1, len(string) + 1):
+        for start in range(end):
+            before = best[start]
+            if before is not None and string[start:end] in known:
+                now = best[end]
+                if now is None or len(before) + 1 < len(now):
+                    best[end] = [*before, string[start:end]]
+    return best[-1]
+
+
+def llm_subset(llm: LlmTokenizer, texts: Iterable[str], min_count: int) -> list[int]:
+    """Ids of the LLM's tokens that spell the training text with no token rarer than `min_count` (ours).
+
+    Starts from all tokens of the LLM inside the words of the text, spells each word with as few as possible, drops what
+    is rare, and repeats until nothing is. Single characters of the text and of printable ASCII always stay.
+    """
+    words = Counter(llm.strings[llm_id] for text in texts for llm_id in llm.encode_transcript(text))
+    always = {character for word in words for character in word} | {chr(code) for code in range(32, 127)}
+    always = {character for character in always if character in llm.id_of_string}
+    inside = {word[i:j] for word in words for i in range(len(word)) for j in range(i + 1, len(word) + 1)}
+    pieces = {piece for piece in inside if piece in llm.id_of_string} | always
+    while True:
+        used: Counter[str] = Counter()
+        for word, count in words.items():
+            for piece in fewest_pieces(word, pieces) or ():
+                used[piece] += count
+        kept = {piece for piece in pieces if used[piece] >= min_count} | always
+        if kept == pieces:
+            return sorted(llm.id_of_string[piece] for piece in kept)
+        pieces = kept
+
+
+def train(config: CharacterConfig | SentencePieceConfig | LlmSubsetConfig, texts: list[str], folder: Path) -> None:
+    """Train a tokenizer on transcripts and keep it in `folder`, whole or not at all."""
+    if not texts:
+        raise UserError("no transcript to train the tokenizer on: the text file is empty")
+    with write_atomically(folder) as temporary:
+        temporary.mkdir()
+        saved: dict[str, object] = {"type": config.type}
+        match config:
+            case CharacterConfig():
+                saved["characters"] = sorted({character for text in texts for character in text})
+            case SentencePieceConfig():
+                (temporary / "model.spm").write_bytes(_train_sentencepiece(config, texts))
+            case LlmSubsetConfig():
+                llm = LlmTokenizer(config.llm)
+                llm.save(temporary / "llm")
+                saved["llm_ids"] = llm_subset(llm, texts, config.min_count)
+        (temporary / "tokenizer.json").write_text(json.dumps(saved, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _train_sentencepiece(config: SentencePieceConfig, texts: list[str]) -> bytes:
+    from io import BytesIO
+
+    model = BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            vocab_size=config.size,
+            model_type=config.algorithm,
+            character_coverage=1.0,
+            bos_id=-1,
+            eos_id=-1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(f"sentencepiece cannot make {config.size} pieces of this text: {error}") from None
+    return model.getvalue()
+
+
+def load(folder: Path) -> CharacterTokenizer | SentencePieceTokenizer | LlmSubsetTokenizer:
+    """The tokenizer that `train` kept in `folder`."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no tokenizer there: run stage 3 (train_tokenizer) first")
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    match saved["type"]:
+        case "character":
+            return CharacterTokenizer(saved["characters"])
+        case "sentencepiece":
+            return SentencePieceTokenizer((folder / "model.spm").read_bytes())
+        case "llm_subset":
+            return LlmSubsetTokenizer(LlmTokenizer(str(folder / "llm")), saved["llm_ids"])
+        case other:
+            raise UserError(f"{path}: unknown type {other!r}")
