@@ -1,0 +1,95 @@
+"""Whisper's log-mel features and encoder (https://arxiv.org/abs/2212.04356, section 2.2): 50 frames/s.
+
+Whisper was trained on windows of exactly 30 s. `pad_30s` keeps to that and drops the frames past the end of the speech
+afterwards; `cut` encodes the real length only, at a fraction of the cost, with the first position embeddings.
+"""
+
+from typing import Literal
+
+import torch
+import transformers
+from torch import nn
+from transformers.masking_utils import create_bidirectional_mask
+
+from asrllm.batch import real
+from asrllm.console import UserError
+
+WINDOW_SAMPLES = 480_000  # 30 s at 16 kHz
+FFT_SAMPLES = 400
+HOP_SAMPLES = 160
+
+
+class LogMel(nn.Module):
+    """Whisper's log-mel spectrogram, equal to `transformers.WhisperFeatureExtractor` on audio of the same padding."""
+
+    filters: torch.Tensor  # (mel_bins, FFT_SAMPLES / 2 + 1)
+    window: torch.Tensor  # (FFT_SAMPLES,)
+
+    def __init__(self, mel_bins: int) -> None:
+        super().__init__()
+        filters = transformers.WhisperFeatureExtractor(feature_size=mel_bins).mel_filters
+        self.register_buffer("filters", torch.tensor(filters.T, dtype=torch.float32), persistent=False)
+        self.register_buffer("window", torch.hann_window(FFT_SAMPLES), persistent=False)
+
+    def forward(self, waves: torch.Tensor) -> torch.Tensor:
+        """`waves` (B, S) float32 -> log-mel (B, mel_bins, S // 160): log10, the last 8 decades, scaled to about +-1."""
+        with torch.autocast(waves.device.type, enabled=False):
+            spectrum = torch.stft(waves.float(), FFT_SAMPLES, HOP_SAMPLES, window=self.window, return_complex=True)
+            log_mel = (self.filters @ spectrum[..., :-1].abs().square()).clamp(min=1e-10).log10()
+            return (torch.maximum(log_mel, log_mel.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
+
+
+class WhisperEncoder(nn.Module):
+    """The encoder of a `transformers.WhisperModel` together with its features."""
+
+    frame_shift_seconds = 2 * HOP_SAMPLES / 16000
+
+    def __init__(self, model: transformers.WhisperModel, padding: Literal["pad_30s", "cut"]) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+        self.features = LogMel(model.config.num_mel_bins)
+        self.dim = int(model.config.d_model)
+        self.padding = padding
+
+    def output_lens(self, wave_lens: torch.Tensor) -> torch.Tensor:
+        """Frames (B,) that cover recordings of `wave_lens` (B,) samples; 0 below 160 samples."""
+        return (wave_lens.div(HOP_SAMPLES, rounding_mode="floor") + 1).div(2, rounding_mode="floor")
+
+    def forward(self, waves: torch.Tensor, wave_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`waves` (B, S) at 16 kHz -> frames (B, T, D), zero past each end, and frame_lens (B,).
+
+        Raises UserError for an utterance of more than 30 s.
+        """
+        if (longest := int(wave_lens.max())) > WINDOW_SAMPLES:
+            raise UserError(
+                f"an utterance of {longest / 16000:.1f} s is longer than Whisper's window of 30 s: "
+                "drop it through the sampler's limit or cut it into segments"
+            )
+        waves = waves[:, :longest] * real(wave_lens, longest)
+        lens = self.output_lens(wave_lens)
+        size = max(1, int(lens.max()))
+        if self.padding == "pad_30s":
+            log_mel = self.features(nn.functional.pad(waves, (0, WINDOW_SAMPLES - longest)))
+            hidden = self.encoder(log_mel).last_hidden_state[:, :size]
+        else:
+            # Silence to see at the end, so that every utterance is followed by what follows it in 30 s.
+            log_mel = self.features(nn.functional.pad(waves, (0, 2 * FFT_SAMPLES)))
+            hidden = self._encode_cut(log_mel, wave_lens.div(HOP_SAMPLES, rounding_mode="floor"), lens, size)
+        return hidden * real(lens, size)[:, :, None], lens
+
+    def _encode_cut(self, log_mel: torch.Tensor, mel_lens: torch.Tensor, lens: torch.Tensor, size: int) -> torch.Tensor:
+        """The encoder on `mel_lens` (B,) real feature frames: log_mel (B, F, M) -> (B, size, D)."""
+        encoder = self.encoder
+        mask = real(mel_lens, log_mel.shape[2])[:, None]
+        # Both convolutions pad with zeros: past each end there have to be zeros as well.
+        hidden = nn.functional.gelu(encoder.conv1(log_mel * mask)) * mask
+        hidden = nn.functional.gelu(encoder.conv2(hidden)).transpose(1, 2)[:, :size]
+        hidden = nn.functional.dropout(
+            hidden + encoder.embed_positions.weight[:size], encoder.dropout, training=self.training
+        )
+        attention = create_bidirectional_mask(
+            config=encoder.config, inputs_embeds=hidden, attention_mask=real(lens.clamp(min=1), size)
+        )
+        for layer in encoder.layers:
+            hidden = layer(hidden, attention)
+        return encoder.layer_norm(hidden)
