@@ -109,5 +109,7 @@ def test_every_configuration_of_a_recipe_is_valid(recipe: Path) -> None:
     """Also those that run.sh does not name: they are what its user may put in their place."""
     kinds = {"train": "train", "decode": "decode", "score": "score", "tokenizer": "train_tokenizer", "zero": "decode"}
     for file in sorted(recipe.glob("conf/*.yaml")):
-        kind = kinds[re.split(r"[_.]", file.name)[0]]
+        first = re.split(r"[_.]", file.name)[0]
+        assert first in kinds, f"{file}: a file of conf/ begins with what it configures: {', '.join(kinds)}"
+        kind = kinds[first]
         load(file, importlib.import_module(f"asrllm.bin.{kind}").SCHEMA)

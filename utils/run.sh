@@ -7,7 +7,7 @@ set -uo pipefail
 
 me=$(basename "$0")
 usage="usage: $me [--max_jobs N] [JOB=FIRST:LAST] LOG COMMAND [ARGUMENT ...]"
-max_jobs=$(nproc 2>/dev/null || echo 1)
+max_jobs=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1) # nproc counts threads of OpenMP where it may
 fail() { echo "$me: $1" >&2; exit 2; }
 
 while [[ ${1:-} == --* ]]; do
@@ -48,6 +48,10 @@ run_job() { # run_job LOG COMMAND ...: the command between the log's head and ta
     printf '# Accounting: time=%d threads=1\n' $(( $(date +%s) - start ))
     printf '# Ended (code %d) at %s, elapsed time %ds\n' $code "$(date)" $(( $(date +%s) - start ))
     exit $code
+}
+
+last_lines() { # last_lines LOG: the last five that the job itself wrote
+    tac "$1" | sed -e '/^# Started at /Q' -e '/^# Accounting: /d' -e '/^# Ended (/d' -e '/^#$/d' | head -n 5 | tac
 }
 
 pids=()
@@ -95,7 +99,7 @@ for (( job = first; job <= last; job++ )); do
     (( first == last )) || what="job $job of $last"
     (( code != 137 )) || what+=" (killed: out of memory?)"
     echo "$me: $what failed, log is in $file" >&2
-    (( failed > 1 )) || grep -v -e '^# Accounting: ' -e '^# Ended ' "$file" | tail -n 5 >&2
+    (( failed > 1 )) || last_lines "$file" >&2
 done
 pids=()
 (( failed == 0 ))
