@@ -11,6 +11,7 @@ import torch
 from asrllm.console import UserError
 from asrllm.models.pretrained import model_type
 
+GENERATIVE = ("whisper", "moonshine")
 TOKENS_PER_SECOND = 6.5  # Moonshine's makers' bound on real speech; whatever passes it is a loop
 SPARE_TOKENS = 5  # for very short recordings
 MIN_SAMPLES = 1600  # a tenth of a second: below it no kind has a full window, and no word fits
@@ -40,7 +41,8 @@ class ZeroShotRecogniser:
         if missing := [key for key in report["missing_keys"] if not key.endswith("masked_spec_embed")]:
             raise UserError(f"{model} is not a whole recogniser: it lacks {', '.join(sorted(missing))}")
         self.model.eval().to(device)
-        self.model.generation_config.max_length = None  # the limit is each recording's own
+        if self.kind in GENERATIVE:
+            self.model.generation_config.max_length = None  # the limit is each recording's own
         self.processor = transformers.AutoProcessor.from_pretrained(model)
 
     @torch.inference_mode()
@@ -52,7 +54,7 @@ class ZeroShotRecogniser:
         if len(wave) < MIN_SAMPLES:
             return ""
         inputs = self.processor(wave.cpu().numpy(), sampling_rate=16000, return_tensors="pt").to(self.model.device)
-        if self.kind not in ("whisper", "moonshine"):
+        if self.kind not in GENERATIVE:
             return self._collapse(self.model(**inputs).logits[0].argmax(-1))
         limit = math.ceil(TOKENS_PER_SECOND * len(wave) / 16000) + SPARE_TOKENS
         ids = self.model.generate(**inputs, max_new_tokens=limit, do_sample=False, num_beams=1)
