@@ -1,7 +1,6 @@
 """The one noun that data makes and models eat: some utterances, padded at the end."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 
@@ -46,7 +45,8 @@ def real(lens: torch.Tensor, size: int) -> torch.Tensor:
     return torch.arange(size, device=lens.device) < lens[:, None]
 
 
-class Loss(NamedTuple):
+@dataclass(frozen=True)
+class Loss:
     """One named loss over a batch: its sum over targets, so that batches and processes can be added up exactly."""
 
     sum: torch.Tensor  # scalar, differentiable

@@ -1,0 +1,71 @@
+"""The one place that turns configuration into modules: a new component is its file and one `case` here."""
+
+import pydantic
+import torch
+from torch import nn
+
+from asrllm.config import Config
+from asrllm.console import UserError
+from asrllm.models.conformer import Conformer, ConformerConfig
+from asrllm.models.ctc import CtcHead
+from asrllm.models.llm import LlmConfig, embed, load_llm, width
+from asrllm.models.pretrained import PretrainedConfig, PretrainedEncoder
+from asrllm.models.projector import (
+    LinearConfig,
+    LinearProjector,
+    PosteriorConfig,
+    PosteriorProjector,
+    ProjectorConfig,
+)
+from asrllm.models.speech_llm import Language, SpeechLLM
+from asrllm.text.llm_tokenizer import LlmTokenizer
+from asrllm.text.prompt import PromptConfig, tokenize
+from asrllm.text.tokenizer import LlmSubsetTokenizer, Tokenizer
+
+
+class ModelConfig(Config):
+    """The parts of a model; without `llm` it is an encoder with a CTC head."""
+
+    encoder: ConformerConfig | PretrainedConfig = pydantic.Field(discriminator="type")
+    projector: ProjectorConfig | None = None
+    llm: LlmConfig | None = None
+    prompt: PromptConfig = PromptConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _together(self) -> "ModelConfig":
+        if (self.projector is None) != (self.llm is None):
+            raise ValueError("projector and llm are given together or not at all")
+        return self
+
+
+def build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
+    """The model with pretrained weights where a part has some, random ones elsewhere."""
+    encoder: nn.Module
+    match config.encoder:
+        case ConformerConfig():
+            encoder = Conformer(config.encoder)
+        case PretrainedConfig():
+            encoder = PretrainedEncoder(config.encoder)
+    ctc = CtcHead(encoder.dim, units.size)
+    if config.llm is None or config.projector is None:
+        return SpeechLLM(Language(units, None, None), encoder, ctc, None, None)
+    llm = load_llm(config.llm)
+    tokens = LlmTokenizer(config.llm.model)
+    projector: nn.Module
+    match config.projector:
+        case LinearConfig():
+            projector = LinearProjector(config.projector, encoder.dim, width(llm))
+        case PosteriorConfig():
+            table = _label_embeddings(llm, units)
+            projector = PosteriorProjector(config.projector, encoder.dim, width(llm), table)
+    return SpeechLLM(Language(units, tokens, tokenize(config.prompt, tokens)), encoder, ctc, projector, llm)
+
+
+def _label_embeddings(llm: nn.Module, units: Tokenizer) -> torch.Tensor:
+    """The LLM's embedding (V - 1, H) of each CTC label but the blank."""
+    if not isinstance(units, LlmSubsetTokenizer):
+        raise UserError(
+            "projector.type posterior wants CTC units of the LLM: train the tokenizer with type: llm_subset"
+        )
+    with torch.no_grad():
+        return embed(llm, torch.tensor(units.llm_ids)).float()

@@ -1,0 +1,43 @@
+"""CTC head (Graves et al. 2006): frames to log-probabilities over units, and the loss.
+
+Label 0 is the blank. The head may also read intermediate layers of the encoder (Lee and Watanabe 2021).
+"""
+
+import torch
+from torch import nn
+
+from asrllm.text.tokenizer import BLANK
+
+
+class CtcHead(nn.Module):
+    """One linear layer and a log-softmax."""
+
+    def __init__(self, dim: int, units: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.units = units
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(dim, units)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Frames (B, T, D) to log-probabilities (B, T, V) in float32."""
+        return self.out(self.dropout(frames)).float().log_softmax(-1)
+
+
+def ctc_loss(log_probs: torch.Tensor, lens: torch.Tensor, labels: list[list[int]]) -> torch.Tensor:
+    """Negative log-probability of the labels, summed over utterances; nothing for one that has too few frames.
+
+    Args:
+        log_probs: (B, T, V).
+        lens: (B,) real frames.
+        labels: per utterance, without blanks.
+    """
+    flat = torch.tensor([label for row in labels for label in row], dtype=torch.int64, device=log_probs.device)
+    label_lens = torch.tensor([len(row) for row in labels], device=log_probs.device)
+    return nn.functional.ctc_loss(
+        log_probs.transpose(0, 1), flat, lens, label_lens, blank=BLANK, reduction="sum", zero_infinity=True
+    )
+
+
+def frames_needed(labels: list[int]) -> int:
+    """Fewest frames in which CTC can write the labels: one each, and a blank between two equal ones."""
+    return len(labels) + sum(first == second for first, second in zip(labels, labels[1:], strict=False))

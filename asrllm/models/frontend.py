@@ -1,0 +1,87 @@
+"""Log-mel features and SpecAugment, batched, on the device of the audio.
+
+A frame depends on its own 25 ms only and is normalised over the real frames of its utterance, so padding never changes
+a feature.
+"""
+
+import torch
+from torch import nn
+
+from asrllm.batch import real
+from asrllm.config import Config
+
+SAMPLE_RATE = 16000
+WINDOW = 400  # samples: 25 ms
+HOP = 160  # samples: 10 ms
+
+
+class SpecAugmentConfig(Config):
+    """SpecAugment (Park et al. 2019), without time warping."""
+
+    frequency_masks: int = 2
+    frequency_width: int = 27  # mel bins at most
+    time_masks: int = 5
+    time_width_share: float = 0.05  # of the utterance's frames at most
+
+
+class FrontendConfig(Config):
+    """Log-mel front end."""
+
+    mels: int = 80
+    specaugment: SpecAugmentConfig | None = SpecAugmentConfig()
+
+
+class LogMel(nn.Module):
+    """Waves (B, S) to normalised log-mel frames (B, T, mels), T = 1 + (S - 400) // 160."""
+
+    def __init__(self, config: FrontendConfig) -> None:
+        super().__init__()
+        from torchaudio.transforms import MelSpectrogram
+
+        self.dim = config.mels
+        self.specaugment = config.specaugment
+        self.mel = MelSpectrogram(
+            SAMPLE_RATE, n_fft=512, win_length=WINDOW, hop_length=HOP, f_min=20.0, n_mels=config.mels, center=False
+        )
+
+    def output_lens(self, wave_lens: torch.Tensor) -> torch.Tensor:
+        """Frames of waves that many samples long."""
+        return ((wave_lens.clamp(min=WINDOW) - WINDOW) // HOP + 1).to(torch.int64)
+
+    def forward(self, waves: torch.Tensor, wave_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features and their lengths; masked by SpecAugment in training mode."""
+        lens = self.output_lens(wave_lens)
+        # torch centres the 400-sample window in its 512-point FFT: 56 zeros before keep frame t at sample 160 t.
+        edge = (512 - WINDOW) // 2
+        samples = int(lens.max() - 1) * HOP + WINDOW if len(lens) else WINDOW
+        waves = nn.functional.pad(waves[:, :samples], (edge, edge + max(0, samples - waves.shape[1])))
+        with torch.autocast(waves.device.type, enabled=False):
+            frames = self.mel(waves.float()).clamp(min=1e-10).log().transpose(1, 2)  # (B, T, mels)
+        mask = real(lens, frames.shape[1])[..., None]
+        mean = (frames * mask).sum(1, keepdim=True) / lens[:, None, None]
+        spread = (((frames - mean) ** 2 * mask).sum((1, 2), keepdim=True) / (lens[:, None, None] * self.dim)).sqrt()
+        frames = (frames - mean) / (spread + 1e-5) * mask
+        if self.training and self.specaugment is not None:
+            frames = spec_augment(frames, lens, self.specaugment)
+        return frames, lens
+
+
+def spec_augment(frames: torch.Tensor, lens: torch.Tensor, config: SpecAugmentConfig) -> torch.Tensor:
+    """Zero random bands of frames (B, T, F): masks of its own for each utterance, in time inside its real frames."""
+    size, bins = frames.shape[1], frames.shape[2]
+    for _ in range(config.frequency_masks):
+        frames = frames.masked_fill(
+            _stripe(torch.full_like(lens, bins), config.frequency_width / bins, bins)[:, None], 0.0
+        )
+    for _ in range(config.time_masks):
+        frames = frames.masked_fill(_stripe(lens, config.time_width_share, size)[..., None], 0.0)
+    return frames
+
+
+def _stripe(lens: torch.Tensor, share: float, size: int) -> torch.Tensor:
+    """Mask (B, size): one random run of at most share * lens positions inside each length."""
+    draw = torch.rand(2, len(lens), device=lens.device)
+    width = (draw[0] * (lens * share + 1)).floor()
+    start = (draw[1] * (lens - width + 1).clamp(min=1)).floor()
+    position = torch.arange(size, device=lens.device)
+    return (position >= start[:, None]) & (position < (start + width)[:, None])

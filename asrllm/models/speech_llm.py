@@ -1,0 +1,138 @@
+"""SpeechLLM: named parts (encoder, ctc, projector, llm) and the losses and prefixes made from them.
+
+It never freezes a part, never reads a training plan, never touches a path.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from asrllm.batch import Batch, Loss, pad, real
+from asrllm.models import llm as llms
+from asrllm.models import prefix
+from asrllm.models.conformer import Conformer
+from asrllm.models.ctc import ctc_loss
+from asrllm.models.projector import PosteriorProjector
+from asrllm.text.llm_tokenizer import LlmTokenizer
+from asrllm.text.prompt import Prompt
+from asrllm.text.tokenizer import Tokenizer
+
+LOSSES = ("ctc", "ctc_intermediate", "llm")
+
+
+@dataclass(frozen=True)
+class Language:
+    """What the model knows of text: the CTC units, and the LLM's tokens and prompt where there is an LLM."""
+
+    units: Tokenizer
+    tokens: LlmTokenizer | None
+    prompt: Prompt | None
+
+
+class SpeechLLM(nn.Module):
+    """A speech encoder with a CTC head, and, if given, a projector into an LLM."""
+
+    def __init__(
+        self, language: Language, encoder: nn.Module, ctc: nn.Module, projector: nn.Module | None, llm: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.language = language
+        self.encoder, self.ctc, self.projector = encoder, ctc, projector
+        self.llm: Any = llm
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts that are there, by name."""
+        named = {"encoder": self.encoder, "ctc": self.ctc, "projector": self.projector, "llm": self.llm}
+        return {name: part for name, part in named.items() if part is not None}
+
+    def forward(self, batch: Batch, losses: tuple[str, ...]) -> dict[str, Loss]:
+        """The losses asked for, each summed over its targets."""
+        frames, lens, taps = self._encode(batch, "ctc_intermediate" in losses)
+        made: dict[str, Loss] = {}
+        labels = self._labels(batch) if any(name.startswith("ctc") for name in losses) else []
+        counts = self.targets(batch, losses)
+        log_probs = self.ctc(frames) if "ctc" in losses else None
+        if log_probs is not None:
+            made["ctc"] = Loss(ctc_loss(log_probs, lens, labels), counts["ctc"])
+        if "ctc_intermediate" in losses:
+            each = [ctc_loss(self.ctc(tap), lens, labels) for tap in taps]
+            made["ctc_intermediate"] = Loss(torch.stack(each).mean(), counts["ctc_intermediate"])
+        if "llm" in losses:
+            made["llm"] = self._llm_loss(batch, frames, lens, log_probs)
+        return made
+
+    def targets(self, batch: Batch, losses: tuple[str, ...]) -> dict[str, int]:
+        """How many targets each loss is summed over, without running the model."""
+        counts = {}
+        for name in losses:
+            rows = self._transcripts(batch) if name == "llm" else self._labels(batch)
+            counts[name] = sum(map(len, rows))
+        return counts
+
+    def encode(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encoder frames (B, T, D) and their lengths; those in the batch if it carries some."""
+        frames, lens, _ = self._encode(batch, False)
+        return frames, lens
+
+    def ctc_log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """CTC log-probabilities (B, T, V) and lengths."""
+        frames, lens = self.encode(batch)
+        return self.ctc(frames), lens
+
+    def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Text before, speech, text after: embeddings (B, L, H), real positions first, and their lengths."""
+        frames, lens = self.encode(batch)
+        prompt = self._prompt()
+        sequence = prefix.join(self.llm, prompt, *self._speech(frames, lens, None))
+        before = llms.embed(self.llm, torch.tensor([prompt.before], dtype=torch.int64, device=frames.device))
+        before = before.to(sequence.embeds.dtype).expand(len(batch), -1, -1)
+        return torch.cat([before, sequence.embeds], 1), sequence.lens + len(prompt.before)
+
+    def _encode(self, batch: Batch, taps: bool) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        if batch.frames is not None and batch.frame_lens is not None:
+            return batch.frames.float(), batch.frame_lens, []
+        assert batch.waves is not None, "a batch carries waves or frames"
+        if taps:
+            assert isinstance(self.encoder, Conformer), "only the Conformer has intermediate layers"
+            return self.encoder.with_intermediate(batch.waves, batch.wave_lens)
+        frames, lens = self.encoder(batch.waves, batch.wave_lens)
+        return frames, lens, []
+
+    def _speech(
+        self, frames: torch.Tensor, lens: torch.Tensor, log_probs: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.projector is not None, "no projector in this experiment"
+        if isinstance(self.projector, PosteriorProjector) and log_probs is None:
+            log_probs = self.ctc(frames)
+        return self.projector(frames, lens, log_probs)
+
+    def _llm_loss(self, batch: Batch, frames: torch.Tensor, lens: torch.Tensor, log_probs: torch.Tensor | None) -> Loss:
+        """Cross-entropy of the transcript and its end token; logits at those positions only."""
+        transcripts = self._transcripts(batch)
+        speech, speech_lens = self._speech(frames, lens, log_probs)
+        sequence = prefix.join(self.llm, self._prompt(), speech, speech_lens, [row[:-1] for row in transcripts])
+        hidden = prefix.body(self.llm, self._prompt(), sequence)
+        targets, target_lens = pad([torch.tensor(row) for row in transcripts])
+        targets, target_lens = targets.to(frames.device), target_lens.to(frames.device)
+        # Row b's targets are predicted at its last target_lens[b] real positions.
+        where = sequence.lens[:, None] - target_lens[:, None] + torch.arange(targets.shape[1], device=frames.device)
+        wanted = real(target_lens, targets.shape[1])
+        rows = torch.arange(len(batch), device=frames.device)[:, None].expand_as(where)[wanted]
+        scores = llms.logits(self.llm, hidden[rows, where[wanted]]).float()  # (targets, V)
+        gold = targets[wanted]
+        loss = nn.functional.cross_entropy(scores, gold, reduction="sum")
+        return Loss(loss, len(gold), (scores.argmax(-1) == gold).sum())
+
+    def _labels(self, batch: Batch) -> list[list[int]]:
+        return [self.language.units.encode(text) for text in batch.texts]
+
+    def _transcripts(self, batch: Batch) -> list[list[int]]:
+        assert self.language.tokens is not None, "no LLM in this experiment"
+        return [[*self.language.tokens.encode_transcript(text), self._prompt().end] for text in batch.texts]
+
+    def _prompt(self) -> Prompt:
+        assert self.language.prompt is not None, "no LLM in this experiment"
+        return self.language.prompt

@@ -1,0 +1,177 @@
+"""SpeechLLM, its CTC head, projectors and prefix, against enumeration and the LLM's own forward pass."""
+
+import itertools
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from asrllm.batch import Batch, pad
+from asrllm.models.conformer import Conformer, ConformerConfig
+from asrllm.models.ctc import CtcHead, ctc_loss, frames_needed
+from asrllm.models.projector import LinearConfig, LinearProjector, PosteriorConfig, PosteriorProjector, label_runs
+from asrllm.models.speech_llm import Language, SpeechLLM
+from asrllm.text.prompt import Prompt
+
+WIDTH, VOCABULARY = 32, 40
+
+
+class Letters:
+    """Tokens of a text: a = 1, b = 2, ...; for CTC and LLM alike."""
+
+    size = 27
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) - 96 for letter in text]
+
+    encode_transcript = encode
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(chr(number + 96) for number in ids)
+
+
+def llama() -> torch.nn.Module:
+    shape = {"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, num_key_value_heads=2, **shape)).eval()
+
+
+def gpt2() -> torch.nn.Module:
+    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=2, n_head=2, n_positions=128)).eval()
+
+
+def model(llm: torch.nn.Module, projector: str = "posterior") -> SpeechLLM:
+    encoder = Conformer(
+        ConformerConfig(type="conformer", subsampling_channels=4, layers=1, dim=16, heads=2, feed_forward=32)
+    )
+    if projector == "linear":
+        into: torch.nn.Module = LinearProjector(LinearConfig(type="linear", stride=3, hidden=16), 16, WIDTH)
+    else:
+        into = PosteriorProjector(
+            PosteriorConfig(type="posterior", hidden=16), 16, WIDTH, llm.get_input_embeddings().weight[1:27].detach()
+        )
+        torch.nn.init.normal_(into.residual[-1].weight, std=0.1)
+    language = Language(Letters(), Letters(), Prompt(before=[30, 31], after=[32], end=39))
+    return SpeechLLM(language, encoder, CtcHead(16, 27), into, llm).eval()
+
+
+def batch(sizes: list[int], texts: list[str]) -> Batch:
+    waves, lens = pad([torch.randn(size) for size in sizes])
+    return Batch([f"u{i}" for i in range(len(sizes))], texts, waves, lens)
+
+
+def rows_of(whole: Batch) -> list[Batch]:
+    return [
+        Batch(
+            whole.utt_ids[i : i + 1], whole.texts[i : i + 1], whole.waves[i : i + 1, :size], whole.wave_lens[i : i + 1]
+        )
+        for i, size in enumerate(whole.wave_lens.tolist())
+    ]
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+@pytest.mark.parametrize("projector", ["linear", "posterior"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_llm_loss_equals_the_llms_own_loss_on_the_joined_sequence(make, projector, frozen):
+    llm = make()
+    llm.requires_grad_(not frozen)
+    whole = batch([9000, 16000, 5000], ["abc", "dddd", "e"])
+    system = model(llm, projector)
+    got = system(whole, ("llm",))["llm"]
+    total, correct = 0.0, 0
+    for one in rows_of(whole):
+        frames, lens = system.encoder(one.waves, one.wave_lens)
+        speech, speech_lens = system.projector(frames, lens, system.ctc(frames))
+        target = [*Letters().encode(one.texts[0]), 39]
+        embed = llm.get_input_embeddings()
+        pieces = [embed(torch.tensor([30, 31])), speech[0, : speech_lens[0]], embed(torch.tensor([32, *target]))]
+        joined = torch.cat(pieces)
+        labels = torch.full((1, len(joined)), -100)
+        labels[0, -len(target) :] = torch.tensor(target)
+        out = llm(inputs_embeds=joined[None], labels=labels)
+        total += float(out.loss) * len(target)
+        correct += int((out.logits[0, -len(target) - 1 : -1].argmax(-1) == torch.tensor(target)).sum())
+    assert got.count == 4 + 5 + 2
+    assert float(got.sum) == pytest.approx(total, rel=1e-4)
+    assert int(got.correct) == correct
+
+
+@pytest.mark.parametrize("projector", ["linear", "posterior"])
+def test_gradient_reaches_the_projector_and_no_frozen_part(projector):
+    system = model(llama(), projector)
+    for name, part in system.parts.items():
+        part.requires_grad_(name == "projector")
+    system(batch([9000, 16000], ["abc", "dd"]), ("llm",))["llm"].sum.backward()
+    for name, part in system.parts.items():
+        assert all((weight.grad is not None) == (name == "projector") for weight in part.parameters()), name
+
+
+def test_losses_of_a_batch_are_the_sums_of_its_rows():
+    system = model(llama())
+    whole = batch([9000, 16000, 5000], ["abc", "dddd", "e"])
+    together = system(whole, ("ctc", "llm"))
+    alone = [system(one, ("ctc", "llm")) for one in rows_of(whole)]
+    for name in ("ctc", "llm"):
+        assert float(together[name].sum) == pytest.approx(sum(float(each[name].sum) for each in alone), rel=1e-4)
+        assert together[name].count == sum(each[name].count for each in alone) == system.targets(whole, (name,))[name]
+
+
+def test_prefix_is_the_same_alone_and_in_a_batch():
+    system = model(llama())
+    whole = batch([9000, 16000, 5000], ["", "", ""])
+    embeds, lens = system.prefix(whole)
+    for row, one in enumerate(rows_of(whole)):
+        alone, alone_lens = system.prefix(one)
+        assert alone_lens[0] == lens[row]
+        torch.testing.assert_close(embeds[row, : lens[row]], alone[0, : lens[row]], atol=1e-5, rtol=1e-4)
+
+
+def test_cached_frames_give_the_loss_of_the_audio():
+    system = model(llama())
+    whole = batch([9000, 16000], ["abc", "dd"])
+    frames, lens = system.encode(whole)
+    cached = Batch(whole.utt_ids, whole.texts, None, whole.wave_lens, frames, lens)
+    for name, loss in system(whole, ("ctc", "llm")).items():
+        assert float(system(cached, ("ctc", "llm"))[name].sum) == pytest.approx(float(loss.sum), rel=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 5])
+def test_linear_projector_lengths(stride):
+    projector = LinearProjector(LinearConfig(type="linear", stride=stride, hidden=8), 4, 6)
+    for size in range(1, 201):
+        out, lens = projector(torch.randn(1, size, 4), torch.tensor([size]))
+        assert out.shape[1] == int(lens) == int(projector.output_lens(torch.tensor([size]))) == size // stride
+
+
+def test_label_runs_equals_groupby():
+    labels, lens = torch.randint(0, 3, (20, 30)), torch.randint(0, 31, (20,))
+    owner, runs = label_runs(labels, lens)
+    for row in range(20):
+        wanted, number = [], -1
+        for label, group in itertools.groupby(labels[row, : lens[row]].tolist()):
+            number += label != 0
+            wanted += [number if label else -1] * len(list(group))
+        assert owner[row].tolist() == wanted + [-1] * (30 - len(wanted))
+        assert runs[row] == number + 1
+
+
+def test_posterior_projector_starts_as_the_expected_embedding_of_each_label():
+    table = torch.randn(3, 6)
+    projector = PosteriorProjector(PosteriorConfig(type="posterior", hidden=8), 4, 6, table)
+    probs = torch.tensor([[[0.9, 0.1, 0.0, 0.0], [0.2, 0.6, 0.1, 0.1], [0.1, 0.8, 0.1, 0.0], [0.1, 0.2, 0.0, 0.7]]])
+    speech, lens = projector(torch.randn(1, 4, 4), torch.tensor([4]), probs.log())
+    assert lens.tolist() == [2]
+    first = (probs[0, 1, 1:] + probs[0, 2, 1:]) / (0.8 + 0.9)
+    torch.testing.assert_close(speech[0], torch.stack([first, probs[0, 3, 1:] / 0.9]) @ table, atol=1e-5, rtol=1e-4)
+
+
+def test_ctc_loss_equals_enumeration_of_paths_and_skips_what_cannot_be_written():
+    log_probs = torch.randn(3, 4, 3).log_softmax(-1)
+    labels, lens = [[1, 2], [2, 2], [1, 1, 1]], torch.tensor([4, 3, 4])
+    assert [frames_needed(row) for row in labels] == [2, 3, 5]
+    total = 0.0
+    for row in range(2):  # the third needs five frames and has four
+        paths = itertools.product(range(3), repeat=int(lens[row]))
+        fits = [path for path in paths if [k for k, _ in itertools.groupby(path) if k] == labels[row]]
+        scores = [sum(log_probs[row, t, unit] for t, unit in enumerate(path)) for path in fits]
+        total -= float(torch.stack(scores).logsumexp(0))
+    assert float(ctc_loss(log_probs, lens, labels)) == pytest.approx(total, rel=1e-5)
