@@ -192,7 +192,7 @@ def write(utterances: Iterable[Utterance], folder: Path) -> None:
     ordered = sorted(utterances, key=lambda utterance: byte_order(utterance.utt_id))
     with write_atomically(folder) as temporary:
         temporary.mkdir()
-        write_tables(_tables(ordered), temporary)
+        write_tables(tables(ordered), temporary)
 
 
 def write_tables(tables: dict[str, dict[str, str]], folder: Path) -> None:
@@ -210,25 +210,26 @@ def invert(utt2spk: dict[str, str]) -> dict[str, str]:
     return {speaker: " ".join(utt_ids) for speaker, utt_ids in members.items()}
 
 
-def _tables(utterances: list[Utterance]) -> dict[str, dict[str, str]]:
+def tables(utterances: list[Utterance]) -> dict[str, dict[str, str]]:
+    """The tables of a data directory; which ones are written, see `write`."""
     utt2spk = {each.utt_id: each.speaker for each in utterances}
     recordings = {each.utt_id: each.recording or each.utt_id for each in utterances}
-    tables = {
+    result = {
         "wav.scp": {recordings[each.utt_id]: each.source for each in utterances},
         "utt2spk": utt2spk,
         "spk2utt": invert(utt2spk),
     }
     if any(each.text for each in utterances):
-        tables["text"] = {each.utt_id: each.text for each in utterances}
+        result["text"] = {each.utt_id: each.text for each in utterances}
     if any(each.start is not None or each.end is not None for each in utterances):
-        tables["segments"] = {
+        result["segments"] = {
             each.utt_id: f"{recordings[each.utt_id]} {each.start or 0:.6f} "
             + ("-1" if each.end is None else f"{each.end:.6f}")
             for each in utterances
         }
     channels = {recordings[each.utt_id]: each.channel for each in utterances if each.channel is not None}
     if channels:
-        tables["reco2file_and_channel"] = {name: f"{name} {side}" for name, side in channels.items()}
+        result["reco2file_and_channel"] = {name: f"{name} {side}" for name, side in channels.items()}
     if all(each.seconds is not None for each in utterances):
-        tables["utt2dur"] = {each.utt_id: f"{each.seconds:.6f}" for each in utterances}
-    return tables
+        result["utt2dur"] = {each.utt_id: f"{each.seconds:.6f}" for each in utterances}
+    return result
