@@ -61,6 +61,18 @@ def test_there_are_recipes() -> None:
     assert [recipe.parent.name for recipe in RECIPES][:2] == ["mini", "speechocean762"]
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--exp", "x"], ["--ex", "x", "--out", "y"], ["--exp=x", "--out", "y", "--more"]]
+)
+def test_the_check_of_flags_finds_what_is_wrong(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--exp")
+    parser.add_argument("--out", required=True)
+    assert accepts(parser, ["--exp", "x", "--out", "y"]).out == "y"
+    with pytest.raises(pytest.fail.Exception, match="the parser refuses"):
+        accepts(parser, arguments)
+
+
 def test_all_stages_come_in_order(recipe: Path) -> None:
     names = [Path(program(words)[0]).name.removeprefix("asrllm.bin.") for words in commands(recipe)]
     assert list(dict.fromkeys(names)) == STAGES

@@ -306,17 +306,44 @@ def test_wrong_calls_of_the_driver(recipe: Path, words: list[str], sentence: str
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_failed_stage_stops_the_run_and_names_its_log(recipe: Path) -> None:
+@pytest.fixture
+def driver(recipe: Path) -> Path:
+    """The driver beside an install.sh that finds all well."""
+    for name in ("egs", "tools"):
+        (recipe / "top" / name).mkdir(parents=True)
+    (recipe / "top" / "tools" / "install.sh").symlink_to("/bin/true")
+    (recipe / "top" / "utils").symlink_to(ROOT / "utils")
+    path = recipe / "top" / "egs" / "asr.sh"
+    path.write_text(DRIVER.read_text())
+    path.chmod(0o755)
+    return path
+
+
+def test_a_failed_stage_stops_the_run_and_names_its_log(recipe: Path, driver: Path) -> None:
     (recipe / "local").mkdir()
     (recipe / "local" / "prepare.py").write_text("import sys; sys.exit('prepare: error: no corpus')")
-    (recipe / "driver" / "egs").mkdir(parents=True)  # the driver among an install.sh that finds all well
-    (recipe / "driver" / "tools").mkdir()
-    (recipe / "driver" / "tools" / "install.sh").symlink_to("/bin/true")
-    (recipe / "driver" / "utils").symlink_to(ROOT / "utils")
-    driver = recipe / "driver" / "egs" / "asr.sh"
-    driver.write_text(DRIVER.read_text())
-    result = run("bash", driver, *SETS, cwd=recipe)
+    result = run(driver, *SETS, cwd=recipe)
     assert result.returncode == 1
     assert "run.sh: job failed, log is in exp/log/prepare.log\nprepare: error: no corpus\n" in result.stderr
     assert result.stderr.splitlines()[-1].endswith("stage 1 failed; when it is mended, go on with: ./run.sh --stage 1")
     assert "stage 2" not in result.stderr
+
+
+def test_a_whole_run_does_what_the_dry_run_prints(recipe: Path, driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (recipe / "python").write_text("#!/bin/sh\nexit 0\n")
+    (recipe / "python").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{recipe}{os.pathsep}{os.environ['PATH']}")
+    options = ["--tokenizer", "conf/tokenizer.yaml", "--train_align", "conf/align.yaml", "--nj", "2"]
+    options += ["--decode", "conf/ctc.yaml", "--baseline", "conf/zero.yaml", "--command", "./run.sh --nj 2"]
+    result = run(driver, *SETS, *options, cwd=recipe)
+    assert result.returncode == 0, result.stderr
+    heads = [path.read_text().splitlines()[0] for path in recipe.glob("exp/**/*.log")]
+    done = {" ".join(shlex.split(head)[1:]) for head in heads}
+    planned = set()
+    for line in dry(recipe, *options):
+        words = shlex.split(line)
+        command = " ".join(words[words.index("python") :])
+        planned |= {re.sub(r"\bJOB\b", job, command) for job in "12"}
+    assert done == planned
+    for stage in (1, 2, 3, 5, 8, 9, 10):
+        assert re.search(rf"stage {stage}: done in \d+ s", result.stderr)
