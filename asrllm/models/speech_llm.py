@@ -48,6 +48,22 @@ class SpeechLLM(nn.Module):
         named = {"encoder": self.encoder, "ctc": self.ctc, "projector": self.projector, "llm": self.llm}
         return {name: part for name, part in named.items() if part is not None}
 
+    @property
+    def ctc_tokenizer(self) -> Tokenizer:
+        """The units of the CTC head."""
+        return self.language.units
+
+    @property
+    def llm_tokenizer(self) -> LlmTokenizer:
+        """The LLM's tokens."""
+        assert self.language.tokens is not None, "no LLM in this experiment"
+        return self.language.tokens
+
+    @property
+    def llm_end_ids(self) -> list[int]:
+        """Tokens that end a transcript."""
+        return [self._prompt().end]
+
     def forward(self, batch: Batch, losses: tuple[str, ...]) -> dict[str, Loss]:
         """The losses asked for, each summed over its targets."""
         frames, lens, taps = self._encode(batch, "ctc_intermediate" in losses)
@@ -130,8 +146,7 @@ class SpeechLLM(nn.Module):
         return [self.language.units.encode(text) for text in batch.texts]
 
     def _transcripts(self, batch: Batch) -> list[list[int]]:
-        assert self.language.tokens is not None, "no LLM in this experiment"
-        return [[*self.language.tokens.encode_transcript(text), self._prompt().end] for text in batch.texts]
+        return [[*self.llm_tokenizer.encode_transcript(text), self._prompt().end] for text in batch.texts]
 
     def _prompt(self) -> Prompt:
         assert self.language.prompt is not None, "no LLM in this experiment"

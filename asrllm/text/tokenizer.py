@@ -4,9 +4,11 @@ Id 0 is the blank in every kind. A tokenizer is trained on transcripts once, kep
 knows nothing of audio or models.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -178,7 +180,7 @@ def train(config: CharacterConfig | SentencePieceConfig | LlmSubsetConfig, texts
         raise UserError("no transcript to train the tokenizer on: the text file is empty")
     with write_atomically(folder) as temporary:
         temporary.mkdir()
-        saved: dict[str, object] = {"type": config.type}
+        saved: dict[str, object] = {"type": config.type, "trained_on": _fingerprint(config, texts)}
         match config:
             case CharacterConfig():
                 saved["characters"] = sorted({character for text in texts for character in text})
@@ -191,9 +193,31 @@ def train(config: CharacterConfig | SentencePieceConfig | LlmSubsetConfig, texts
         (temporary / "tokenizer.json").write_text(json.dumps(saved, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _train_sentencepiece(config: SentencePieceConfig, texts: list[str]) -> bytes:
-    from io import BytesIO
+def is_trained(folder: Path, config: CharacterConfig | SentencePieceConfig | LlmSubsetConfig, texts: list[str]) -> bool:
+    """Whether `folder` holds the tokenizer of this configuration and text."""
+    path = folder / "tokenizer.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("trained_on") == _fingerprint(
+        config, texts
+    )
 
+
+def read_transcripts(path: Path) -> list[str]:
+    """Transcripts of a Kaldi `text`, ids left out."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file: run stage 2 (check and format) first") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8: run check_data on the data directory") from None
+    return [line.split(maxsplit=1)[1].strip() for line in lines if len(line.split(maxsplit=1)) == 2]
+
+
+def _fingerprint(config: Config, texts: list[str]) -> str:
+    whole = "\n".join([config.model_dump_json(), *texts])
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _train_sentencepiece(config: SentencePieceConfig, texts: list[str]) -> bytes:
     model = BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
