@@ -57,7 +57,8 @@ def load(config: PretrainedConfig) -> Any:
             f"encoder.model: {config.model} is of model_type {kind!r}, which is not a supported speech encoder: "
             f"expected one of {', '.join(KINDS)}"
         )
-    logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)  # unused heads are checked for below
+    for name in ("modeling_utils", "distributed.tensor_parallel"):  # what they would warn of is checked below
+        logging.getLogger(f"transformers.{name}").setLevel(logging.ERROR)
     model, report = transformers.AutoModel.from_pretrained(config.model, dtype=torch.float32, output_loading_info=True)
     check_weights(config.model, report)
     match kind:
