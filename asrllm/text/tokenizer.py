@@ -112,7 +112,7 @@ class LlmSubsetTokenizer:
         self.llm_ids = llm_ids
         self.size = len(llm_ids) + 1
         self._label = {llm_id: label for label, llm_id in enumerate(llm_ids, 1)}
-        self._label_of_string = {llm.strings[llm_id]: label for label, llm_id in enumerate(llm_ids, 1)}
+        self._label_of_string = {llm.strings[i]: label for label, i in enumerate(llm_ids, 1) if i in llm.strings}
 
     def encode(self, text: str) -> list[int]:
         """Labels of a text; characters that are no unit are an error.
@@ -125,10 +125,11 @@ class LlmSubsetTokenizer:
             if llm_id in self._label:
                 labels.append(self._label[llm_id])
                 continue
-            pieces = fewest_pieces(self.llm.strings[llm_id], self._label_of_string)
+            string = self.llm.strings.get(llm_id)
+            pieces = None if string is None else fewest_pieces(string, self._label_of_string)
             if pieces is None:
                 raise UserError(
-                    f"transcript {text!r}: {self.llm.strings[llm_id]!r} cannot be written in the CTC units: "
+                    f"transcript {text!r}: the LLM's token {llm_id} in it cannot be written in the CTC units: "
                     "train the tokenizer on text that holds its characters"
                 )
             labels += [self._label_of_string[piece] for piece in pieces]
@@ -156,9 +157,11 @@ def llm_subset(llm: LlmTokenizer, texts: Iterable[str], min_count: int) -> list[
     """Ids of the LLM's tokens that spell the training text with no token rarer than `min_count` (ours).
 
     Starts from all tokens of the LLM inside the words of the text, spells each word with as few as possible, drops what
-    is rare, and repeats until nothing is. Single characters of the text and of printable ASCII always stay.
+    is rare, and repeats until nothing is. Single characters of the text and of printable ASCII always stay, and tokens that are part of a character.
     """
-    words = Counter(llm.strings[llm_id] for text in texts for llm_id in llm.encode_transcript(text))
+    seen = Counter(llm_id for text in texts for llm_id in llm.encode_transcript(text))
+    parts = {llm_id for llm_id in seen if llm_id not in llm.strings}
+    words = Counter({llm.strings[llm_id]: count for llm_id, count in seen.items() if llm_id not in parts})
     always = {character for word in words for character in word} | {chr(code) for code in range(32, 127)}
     always = {character for character in always if character in llm.id_of_string}
     inside = {word[i:j] for word in words for i in range(len(word)) for j in range(i + 1, len(word) + 1)}
@@ -170,7 +173,7 @@ def llm_subset(llm: LlmTokenizer, texts: Iterable[str], min_count: int) -> list[
                 used[piece] += count
         kept = {piece for piece in pieces if used[piece] >= min_count} | always
         if kept == pieces:
-            return sorted(llm.id_of_string[piece] for piece in kept)
+            return sorted(parts | {llm.id_of_string[piece] for piece in kept})
         pieces = kept
 
 

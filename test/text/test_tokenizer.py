@@ -58,6 +58,12 @@ def test_subset_labels_are_the_llms_own_tokens(llm_folder):
         assert [units.llm_ids[label - 1] for label in units.encode(text)] == llm.encode_transcript(text)
 
 
+def test_characters_of_several_tokens_survive(llm_folder):
+    llm = LlmTokenizer(str(llm_folder))
+    units = tokenizers.LlmSubsetTokenizer(llm, tokenizers.llm_subset(llm, ["\u732b\u72d7 cat"], 1))
+    assert units.decode(units.encode("\u72d7 cat\u732b")) == "\u72d7 cat\u732b"
+
+
 def test_no_word_piece_of_the_subset_is_rarer_than_asked(llm_folder):
     llm = LlmTokenizer(str(llm_folder))
     units = tokenizers.LlmSubsetTokenizer(llm, tokenizers.llm_subset(llm, TEXTS, 2))
