@@ -157,7 +157,8 @@ def llm_subset(llm: LlmTokenizer, texts: Iterable[str], min_count: int) -> list[
     """Ids of the LLM's tokens that spell the training text with no token rarer than `min_count` (ours).
 
     Starts from all tokens of the LLM inside the words of the text, spells each word with as few as possible, drops what
-    is rare, and repeats until nothing is. Single characters of the text and of printable ASCII always stay, and tokens that are part of a character.
+    is rare, and repeats until nothing is. Single characters of the text and of printable ASCII always stay, and so do
+    tokens that are only a part of a character.
     """
     seen = Counter(llm_id for text in texts for llm_id in llm.encode_transcript(text))
     parts = {llm_id for llm_id in seen if llm_id not in llm.strings}
