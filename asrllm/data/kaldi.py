@@ -5,6 +5,7 @@ Without `segments` a recording is an utterance. It knows the tables, not the aud
 and joins only what is sound; the rules of a whole directory are in `asrllm.data.validate`.
 """
 
+import itertools
 import math
 import re
 from collections import defaultdict
@@ -188,16 +189,27 @@ def write(utterances: Iterable[Utterance], folder: Path) -> None:
 
     `segments` is written where an utterance has a start, `utt2dur` where all have their seconds, `text` where any has
     a transcript, `reco2file_and_channel` where a channel is chosen.
+
+    Raises:
+        UserError: an utterance id given twice, or a key or value that no table can hold.
     """
     ordered = sorted(utterances, key=lambda utterance: byte_order(utterance.utt_id))
+    for before, after in itertools.pairwise(ordered):
+        if before.utt_id == after.utt_id:
+            raise UserError(f"{folder}: two utterances with the id {after.utt_id}: each needs its own")
     with write_atomically(folder) as temporary:
         temporary.mkdir()
         write_tables(tables(ordered), temporary)
 
 
 def write_tables(tables: dict[str, dict[str, str]], folder: Path) -> None:
-    """Write tables into a folder, keys in byte order."""
+    """Write tables into a folder, keys in byte order; UserError for a key or value that would not read back."""
     for name, table in tables.items():
+        for key, value in table.items():
+            if not re.fullmatch(r"[^ \t\r\n]+", key) or "\n" in value or not value.strip(" \t\r"):
+                raise UserError(
+                    f"{name}: found the key {key!r} with {value!r}, expected no blanks in a key and a value"
+                )
         lines = (f"{key} {table[key]}\n" for key in sorted(table, key=byte_order))
         (folder / name).write_text("".join(lines), encoding="utf-8")
 

@@ -4,6 +4,7 @@ The rules are those of Kaldi's `utils/validate_data_dir.sh`, and that every reco
 the channel that is chosen. Nothing is mended here: see `asrllm.data.repair`.
 """
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ def _missing_tables(directory: Directory, need_text: bool) -> Iterator[Problem]:
 def _order(directory: Directory) -> Iterator[Problem]:
     """Keys stand in byte order."""
     for name, rows in directory.rows.items():
-        for before, row in zip(rows, rows[1:], strict=False):
+        for before, row in itertools.pairwise(rows):
             if byte_order(row.key) < byte_order(before.key):
                 found = f"{row.key} after {before.key}"
                 yield Problem(directory.folder / name, row.line, found, "keys in byte order (LC_ALL=C sort)")
@@ -182,7 +183,7 @@ def _compare_keys(directory: Directory, name: str, wanted: set[str], other: str)
 def _speaker_order(directory: Directory) -> Iterator[Problem]:
     """utt2spk sorted by utterance is sorted by speaker too: Kaldi's programs walk both at once."""
     rows = sorted(directory.rows.get("utt2spk", []), key=lambda row: byte_order(row.key))
-    for before, row in zip(rows, rows[1:], strict=False):
+    for before, row in itertools.pairwise(rows):
         if byte_order(row.value) < byte_order(before.value):
             found = f"speaker {row.value} after {before.value} where utterances are sorted"
             wanted = "the same order by speaker: begin each utterance id with its speaker id"

@@ -79,6 +79,24 @@ def test_write_interrupted_leaves_the_old(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("utterances", "words"),
+    [
+        ([Utterance("u1", "one", "x", "a.wav"), Utterance("u1", "one", "y", "b.wav")], "two utterances with the id u1"),
+        ([Utterance("u 1", "one", "x", "a.wav")], "found the key 'u 1'"),
+        ([Utterance("u1", "one", "x\ny", "a.wav")], r"text: found the key 'u1' with 'x\\ny'"),
+        (
+            [Utterance("u1", "one", "x", "a.wav"), Utterance("u2", "one", "", "b.wav")],
+            "text: found the key 'u2' with ''",
+        ),
+    ],
+)
+def test_what_would_not_read_back_is_not_written(tmp_path: Path, utterances: list[Utterance], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        write(utterances, tmp_path / "train")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("tables", "words"),
     [
         ({"utt2spk": "a one\n"}, "wav.scp: found no readable file"),
