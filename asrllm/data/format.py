@@ -63,7 +63,7 @@ def _stamp(out: Path) -> object:
 
 
 def _fingerprint(folder: Path, utterances: list[Utterance]) -> str:
-    """Hash of the tables, and of size and time of change of every audio file that they name (of a pipe its command alone)."""
+    """Hash of the tables, and of size and time of change of every audio file in them (of a pipe, the command alone)."""
     digest = hashlib.sha256()
     for name in _SOURCES:
         if (folder / name).exists():
