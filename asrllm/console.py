@@ -9,9 +9,9 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -53,7 +53,7 @@ def _explain(fault: BaseException) -> str | None:
     while link is not None:
         if isinstance(link, OSError) and link.errno == errno.ENOSPC:
             return f"no space left on the disk for {link.filename or 'a file'}: free some space, then start again"
-        if isinstance(link, (ImportError, OSError, RuntimeError)) and "torchaudio" in str(link):
+        if isinstance(link, (ImportError, OSError, RuntimeError)) and "torchaudio" in str(link).lower():
             return "torchaudio is missing or does not fit the installed torch: run tools/install.sh, which mends it"
         link = link.__cause__ or link.__context__
     return None
@@ -87,6 +87,13 @@ def _sync(path: Path) -> None:
                 os.fsync(stream.fileno())
 
 
+def _terminal() -> AbstractContextManager[TextIO]:
+    try:
+        return open(os.environ["ASRLLM_PROGRESS"], "w")
+    except (KeyError, OSError):
+        return nullcontext(sys.stderr)
+
+
 @contextmanager
 def progress(title: str, total: int, unit: str = "") -> Iterator[Callable[[int, str], None]]:
     """A progress bar; yields `advance(count, note)`.
@@ -94,8 +101,7 @@ def progress(title: str, total: int, unit: str = "") -> Iterator[Callable[[int, 
     It draws on the terminal named by ASRLLM_PROGRESS (the job runner sets it, since it sends stderr to a log), else on
     stderr; nothing is drawn where neither is a terminal.
     """
-    place = os.environ.get("ASRLLM_PROGRESS")
-    with open(place, "w") if place else nullcontext(sys.stderr) as stream:
+    with _terminal() as stream:
         console = Console(file=stream)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
         ending = (TimeRemainingColumn(), TextColumn("{task.fields[note]}"))

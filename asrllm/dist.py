@@ -21,11 +21,12 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def start(ngpu: int) -> torch.device:
+def start(ngpu: int, number: int | None = None) -> torch.device:
     """Join the process group that torchrun made, if any, and return the device of this process.
 
     Args:
         ngpu: GPUs asked for on this machine; 0 means CPU.
+        number: which of them to use; torchrun's local rank where none is given.
 
     Raises:
         UserError: fewer GPUs than asked for.
@@ -37,7 +38,7 @@ def start(ngpu: int) -> torch.device:
         torch.distributed.init_process_group("nccl" if ngpu else "gloo")
     if ngpu == 0:
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if number is None else number)
     torch.cuda.set_device(device)
     return device
 

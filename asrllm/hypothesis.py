@@ -67,8 +67,10 @@ def read_decoding(folder: Path) -> dict[str, NBest]:
         raise UserError(f"{folder}: {shard_name(min(missing), jobs)} is missing: run the decoding (stage 8) again")
     results: dict[str, NBest] = {}
     for path in shards:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            entry = json.loads(line)
+        for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
+            entry = json.loads(line) if line else None
+            if entry is None:  # a shard without utterances
+                continue
             result = NBest(entry["utt_id"], entry["seconds"], [Hypothesis(**each) for each in entry["hypotheses"]])
             if result.utt_id in results:
                 raise UserError(f"{path}: line {number}: utterance {result.utt_id} is given twice: decode again")

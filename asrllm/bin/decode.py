@@ -1,0 +1,112 @@
+"""Stage 8: recognise a data directory with an experiment, or with a pretrained recogniser as it is."""
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from asrllm import config as configs
+from asrllm import console, dist
+from asrllm.batch import Batch
+from asrllm.console import UserError, write_atomically
+from asrllm.data import kaldi, sampler
+from asrllm.data.dataset import Dataset, batches
+from asrllm.data.sampler import BatchConfig, Length
+from asrllm.decode.decoder import DecodeConfig, PretrainedConfig, decode
+from asrllm.experiment import SAMPLE_RATE, Experiment
+from asrllm.hypothesis import Hypothesis, NBest, shard_name, write_shard
+from asrllm.models.zero_shot import ZeroShotRecogniser
+
+SCHEMA = DecodeConfig
+log = logging.getLogger("asrllm")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parse = argparse.ArgumentParser(prog="decode", description=__doc__)
+    parse.add_argument("--config", type=Path, required=True, help="YAML of the search")
+    parse.add_argument("--exp", type=Path, required=True, help="experiment; not read where search.type is pretrained")
+    parse.add_argument("--data", type=Path, required=True, help="formatted data directory (stage 2)")
+    parse.add_argument("--out", type=Path, required=True, help="folder for hyp.KofN.jsonl and speed.KofN.json")
+    parse.add_argument("--shard", default="1/1", metavar="K/N", help="decode the K-th of N equal parts")
+    parse.add_argument("--ngpu", type=int, default=0, help="GPUs that the jobs share; 0: the CPU")
+    parse.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the YAML")
+    return parse
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Decode one shard, unless it is there already."""
+    args = parser().parse_args(argv)
+    config = configs.load(args.config, SCHEMA, args.set)
+    job, jobs = _shard(args.shard)
+    device = dist.start(args.ngpu, (job - 1) % max(1, args.ngpu))
+    out = args.out / shard_name(job, jobs)
+    if out.is_file():
+        log.info("%s: decoded before, nothing to do", out)
+        return
+    utterances = kaldi.read(args.data)[job - 1 :: jobs]
+    recognise = _recogniser(config, args.exp, device)
+    begin = time.perf_counter()
+    results = _decode(utterances, recognise, config.batch_seconds)
+    wall = time.perf_counter() - begin
+    seconds = sum(result.seconds for result in results)
+    speed = {"seconds_audio": seconds, "seconds_wall": wall, "device": str(device), "threads": torch.get_num_threads()}
+    with write_atomically(args.out / f"speed.{job}of{jobs}.json") as temporary:
+        temporary.write_text(json.dumps(speed) + "\n")
+    write_shard(results, out)
+    cut = sum(not result.best.ended for result in results)
+    log.info(
+        "%d utterances, %.1f s of audio in %.1f s: real-time factor %.3f", len(results), seconds, wall, wall / seconds
+    )
+    if cut:
+        log.warning("%d hypotheses reached the token limit without an end token", cut)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    job, slash, jobs = text.partition("/")
+    if not (slash and job.isdigit() and jobs.isdigit() and 1 <= int(job) <= int(jobs)):
+        raise UserError(f"--shard {text}: expected K/N with 1 <= K <= N, such as 1/4")
+    return int(job), int(jobs)
+
+
+def _recogniser(config: DecodeConfig, exp: Path, device: torch.device) -> Callable[[Batch], list[NBest]]:
+    """What turns a batch into n-best lists."""
+    if isinstance(config.search, PretrainedConfig):
+        zero_shot = ZeroShotRecogniser(config.search.model)
+
+        def transcribe(batch: Batch) -> list[NBest]:
+            assert batch.waves is not None
+            texts = zero_shot.transcribe(batch.waves, batch.wave_lens)
+            lens = batch.wave_lens.tolist()
+            return [
+                NBest(utt_id, size / SAMPLE_RATE, [Hypothesis(text, 0.0)])
+                for utt_id, size, text in zip(batch.utt_ids, lens, texts, strict=True)
+            ]
+
+        return transcribe
+    model = Experiment(exp).model().to(device)
+    return lambda batch: decode(model, batch.to(device), config, SAMPLE_RATE)
+
+
+def _decode(
+    utterances: Sequence[kaldi.Utterance], recognise: Callable[[Batch], list[NBest]], batch_seconds: float
+) -> list[NBest]:
+    """Results in the order of `utterances`; batches of like durations."""
+    dataset = Dataset(utterances, SAMPLE_RATE)
+    lengths = [Length(seconds, 0) for seconds in dataset.seconds(0)]
+    limits = BatchConfig(max_seconds=batch_seconds, jitter=0.0)
+    plan = sampler.plan(lengths, limits, 0, 0)
+    found: dict[str, NBest] = {}
+    with console.progress("decoding", len(utterances), "utterances") as advance:
+        for batch in batches(dataset, plan):
+            found |= {result.utt_id: result for result in recognise(batch)}
+            advance(len(batch), "")
+    return [found[utterance.utt_id] for utterance in utterances]
+
+
+if __name__ == "__main__":
+    console.run(main)

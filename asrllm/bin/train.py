@@ -1,0 +1,66 @@
+"""Stages 4 to 7: train one experiment; which parts, on what and for how long is said by the YAML."""
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from asrllm import config as configs
+from asrllm import console, dist
+from asrllm.experiment import Experiment, ExperimentConfig, Loader, cache_frames, open_corpus, validation
+from asrllm.train.checkpoint import is_finished
+from asrllm.train.trainer import Trainer
+
+SCHEMA = ExperimentConfig
+log = logging.getLogger("asrllm")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parse = argparse.ArgumentParser(prog="train", description=__doc__)
+    parse.add_argument("--config", type=Path, required=True, help="YAML of the stage: model, data, train, stage")
+    parse.add_argument("--train_data", type=Path, required=True, help="formatted data directory (stage 2)")
+    parse.add_argument("--valid_data", type=Path, required=True, help="formatted data directory (stage 2)")
+    parse.add_argument("--tokenizer", type=Path, required=True, help="folder of the CTC units (stage 3)")
+    parse.add_argument("--exp", type=Path, required=True, help="experiment folder; a run found in it is continued")
+    parse.add_argument("--ngpu", type=int, default=0, help="GPUs; 0 trains on the CPU")
+    parse.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the YAML")
+    return parse
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, or go on training, or say that it is done."""
+    args = parser().parse_args(argv)
+    config = configs.load(args.config, SCHEMA, args.set)
+    device = dist.start(args.ngpu)
+    experiment = Experiment(args.exp)
+    if is_finished(args.exp):
+        experiment.start(config, args.tokenizer)  # says if it was trained otherwise than asked for now
+        log.info("%s: finished before, nothing to do", args.exp)
+        return
+    if dist.rank() == 0:
+        experiment.start(config, args.tokenizer)
+    dist.barrier()
+    torch.manual_seed(config.train.seed)
+    model = experiment.new_model()
+    train_set = open_corpus(args.train_data, config, model, args.exp / "skipped.train.txt", training=True)
+    valid_set = open_corpus(args.valid_data, config, model, args.exp / "skipped.valid.txt", training=False)
+    model.to(device)
+    if config.data.cache_frames:
+        store = args.exp.parent / "frames"
+        train_set = cache_frames(train_set, model, store, device)
+        valid_set = cache_frames(valid_set, model, store, device)
+    loader = Loader(train_set, config.train.seed)
+    command = shlex.join(["python", "-m", "asrllm.bin.train", *(argv if argv is not None else sys.argv[1:])])
+    keep = frozenset(experiment.stored_parts)
+    Trainer(
+        model, loader, lambda: validation(valid_set), config.stage, config.train, args.exp, device, keep, command
+    ).run()
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,244 @@
+"""An exp/ directory as an object: configuration, CTC units, weights; and what training takes from the other wings.
+
+The directory holds `config.yaml` (resolved), `tokenizer/`, `weights.safetensors`, `summary.json`, logs and curves.
+Parts of pretrained models that no stage touched are named by their source and not copied. This is the one module that
+ties data, models and training together.
+"""
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asrllm import config as configs
+from asrllm import console, dist
+from asrllm.batch import Batch
+from asrllm.config import Config
+from asrllm.console import UserError, write_atomically
+from asrllm.data import kaldi, sampler
+from asrllm.data.cache import FrameCache
+from asrllm.data.dataset import Dataset, batches
+from asrllm.data.sampler import BatchConfig, Length
+from asrllm.models.build import ModelConfig, build
+from asrllm.models.conformer import ConformerConfig
+from asrllm.models.ctc import frames_needed
+from asrllm.models.pretrained import PretrainedConfig
+from asrllm.models.speech_llm import LOSSES, SpeechLLM
+from asrllm.text import tokenizer as tokenizers
+from asrllm.train import checkpoint
+from asrllm.train.stage import Stage, check
+from asrllm.train.trainer import TrainConfig
+
+SAMPLE_RATE = 16000
+log = logging.getLogger("asrllm")
+
+
+class DataConfig(Config):
+    """How utterances become batches."""
+
+    batch: BatchConfig = BatchConfig()
+    speed_factors: tuple[float, ...] = (1.0,)
+    cache_frames: bool = False  # keep the outputs of a frozen encoder on disk
+
+
+class ExperimentConfig(Config):
+    """Everything that a training run depends on, but for paths and machine."""
+
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    stage: Stage
+
+
+class Experiment:
+    """A folder under exp/."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def config(self) -> ExperimentConfig:
+        """The resolved configuration."""
+        if not (self.folder / "config.yaml").is_file():
+            raise UserError(f"{self.folder}: not an experiment (no config.yaml): train it first (stages 4 to 7)")
+        return configs.load(self.folder / "config.yaml", ExperimentConfig)
+
+    def start(self, config: ExperimentConfig, units: Path) -> None:
+        """Make the folder, or check that the interrupted run in it had this configuration and these units."""
+        if (self.folder / "config.yaml").is_file():
+            old, new = self.config.model_dump(mode="json"), config.model_dump(mode="json")
+            checkpoint.check_same_config(old, new, str(self.folder))
+            _same_units(self.folder / "tokenizer", units, str(self.folder))
+            return
+        if not (units / "tokenizer.json").is_file():
+            raise UserError(f"{units}: no tokenizer there: run stage 3 (train_tokenizer) first")
+        with write_atomically(self.folder / "tokenizer") as temporary:
+            shutil.copytree(units, temporary)
+        configs.dump(config, self.folder / "config.yaml")
+
+    def new_model(self) -> SpeechLLM:
+        """The model before training: pretrained parts, then the parts that `stage.init` takes from experiments."""
+        check(self.config.stage, ("encoder", "ctc", *(("projector", "llm") if self.config.model.llm else ())))
+        _check_losses(self.config)
+        model = build(self.config.model, tokenizers.load(self.folder / "tokenizer"))
+        for part, source in self.config.stage.init.items():
+            other = Path(source)
+            if part in ("ctc", "projector"):
+                _same_units(other / "tokenizer", self.folder / "tokenizer", f"stage.init.{part}")
+            path = other / "weights.safetensors"
+            checkpoint.load_part(model.parts[part], checkpoint.read_weights(path), part, str(path))
+        return model
+
+    @property
+    def stored_parts(self) -> set[str]:
+        """Parts whose weights the folder holds: all but pretrained ones that no stage touched."""
+        pretrained = {"llm"} | ({"encoder"} if isinstance(self.config.model.encoder, PretrainedConfig) else set())
+        touched = {*self.config.stage.init, *self.config.stage.trained}
+        return {"encoder", "ctc", *(("projector", "llm") if self.config.model.llm else ())} - (pretrained - touched)
+
+    def model(self) -> SpeechLLM:
+        """The trained model in eval mode.
+
+        Raises:
+            UserError: training has not ended, or a weight is missing, unknown or of another shape.
+        """
+        path = self.folder / "weights.safetensors"
+        model = build(self.config.model, tokenizers.load(self.folder / "tokenizer"))
+        tensors = checkpoint.read_weights(path)
+        for part in sorted(self.stored_parts):
+            checkpoint.load_part(model.parts[part], tensors, part, str(path))
+        return model.eval()
+
+
+def _check_losses(config: ExperimentConfig) -> None:
+    known = list(LOSSES) if config.model.llm else [name for name in LOSSES if name != "llm"]
+    encoder = config.model.encoder
+    if not (isinstance(encoder, ConformerConfig) and encoder.intermediate_layers):
+        known.remove("ctc_intermediate")
+    for number, phase in enumerate(config.stage.phases):
+        for name in phase.losses:
+            if name not in known:
+                raise UserError(
+                    f"stage.phases.{number}.losses: this model has no loss {name!r}: it has {', '.join(known)}"
+                )
+
+
+def _same_units(one: Path, other: Path, where: str) -> None:
+    """Refuse to mix weights that were trained with other CTC units."""
+    first, second = one / "tokenizer.json", other / "tokenizer.json"
+    if not first.is_file() or not second.is_file() or first.read_bytes() != second.read_bytes():
+        raise UserError(f"{where}: {first} and {second} are not the same CTC units: train both with one tokenizer")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A formatted data directory as training sees it."""
+
+    dataset: Dataset
+    lengths: list[Length]  # at normal speed
+    batch: BatchConfig
+
+    def plan(self, epoch: int, seed: int) -> list[list[int]]:
+        """The batches of this process in an epoch."""
+        seconds = self.dataset.seconds(epoch)
+        now = [Length(each, length.tokens) for each, length in zip(seconds, self.lengths, strict=True)]
+        return sampler.plan(now, self.batch, seed, epoch, dist.rank(), dist.world_size())
+
+
+class Loader:
+    """Training batches as a pure function of (epoch, start)."""
+
+    def __init__(self, corpus: Corpus, seed: int) -> None:
+        self.corpus, self.seed = corpus, seed
+        self._plan = lru_cache(maxsize=2)(self.corpus.plan)
+
+    def count(self, epoch: int) -> int:
+        """Batches of an epoch, the same on every process."""
+        return len(self._plan(epoch, self.seed))
+
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """Batches number `start` and on of an epoch."""
+        return batches(self.corpus.dataset, self._plan(epoch, self.seed), epoch, start)
+
+
+def validation(corpus: Corpus) -> Iterator[Batch]:
+    """Every utterance once over all processes, at normal speed, always in the same batches."""
+    return batches(corpus.dataset, corpus.plan(0, 0))
+
+
+def open_corpus(folder: Path, config: ExperimentConfig, model: SpeechLLM, skipped: Path, training: bool) -> Corpus:
+    """Read a data directory, leave out what cannot be trained on and list it in `skipped`.
+
+    Raises:
+        UserError: no transcripts, or nothing is left.
+    """
+    utterances = kaldi.read(folder)
+    if not any(utterance.text for utterance in utterances):
+        raise UserError(f"{folder}: no transcripts in it: training and validation want a `text` file")
+    factors = config.data.speed_factors if training else (1.0,)
+    dataset = Dataset(utterances, SAMPLE_RATE, factors, config.train.seed)
+    labels = [model.ctc_tokenizer.encode(utterance.text) for utterance in utterances]
+    seconds = Dataset(utterances, SAMPLE_RATE).seconds(0)
+    lengths = [Length(each, len(row)) for each, row in zip(seconds, labels, strict=True)]
+    kept, dropped = sampler.select(utterances, lengths, config.data.batch)
+    if any(name.startswith("ctc") for phase in config.stage.phases for name in phase.losses):
+        shortest = torch.tensor([int(each / max(factors) * SAMPLE_RATE) for each in seconds])
+        encoder: Any = model.encoder
+        frames = encoder.output_lens(shortest).tolist()
+        short = {i for i in kept if frames_needed(labels[i]) > frames[i]}
+        kept = [i for i in kept if i not in short]
+        dropped += [
+            sampler.Skipped(
+                utterances[i].utt_id, f"{frames[i]} encoder frames, CTC needs {frames_needed(labels[i])} for its labels"
+            )
+            for i in sorted(short)
+        ]
+    if dropped:
+        log.warning(
+            "%s: %d of %d utterances are left out, listed in %s", folder, len(dropped), len(utterances), skipped
+        )
+        with write_atomically(skipped) as temporary:
+            temporary.write_text("".join(f"{each.utt_id}\t{each.why}\n" for each in dropped), encoding="utf-8")
+    if not kept:
+        raise UserError(f"{folder}: all {len(utterances)} utterances are left out, for reasons listed in {skipped}")
+    dataset = Dataset([utterances[i] for i in kept], SAMPLE_RATE, factors, config.train.seed)
+    return Corpus(dataset, [lengths[i] for i in kept], config.data.batch)
+
+
+def cache_frames(corpus: Corpus, model: SpeechLLM, folder: Path, device: torch.device) -> Corpus:
+    """The corpus with the outputs of the frozen encoder read from disk; they are computed once for all experiments.
+
+    The store is keyed by the encoder's weights and configuration and by the audio.
+    """
+    utterances = corpus.dataset.utterances
+    digest = hashlib.sha256(repr(model.encoder).encode())
+    for name, weight in model.encoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    for each in utterances:
+        path = Path(each.source.rpartition(":")[0] if ":" in each.source else each.source)
+        stamp = (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else ()
+        digest.update(repr((each.utt_id, each.source, each.start, each.end, each.channel, stamp)).encode())
+    key = digest.hexdigest()
+    cache = FrameCache(folder / key[:16], key)
+    if not cache.is_complete and dist.rank() == 0:
+        cache.write(_encode_all(corpus, model, device))
+    dist.barrier()
+    dataset = Dataset(utterances, SAMPLE_RATE, frames=cache.get)
+    return Corpus(dataset, corpus.lengths, corpus.batch)
+
+
+@torch.inference_mode()
+def _encode_all(corpus: Corpus, model: SpeechLLM, device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
+    plan = sampler.plan(corpus.lengths, corpus.batch, 0, 0)
+    model.eval()
+    for batch in console.track(batches(corpus.dataset, plan), "encoding", len(plan), "batches"):
+        frames, lens = model.encode(batch.to(device))
+        for utt_id, row, size in zip(batch.utt_ids, frames.cpu(), lens.tolist(), strict=True):
+            yield utt_id, row[:size]
