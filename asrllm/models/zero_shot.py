@@ -13,7 +13,7 @@ from asrllm.models.pretrained import model_type
 
 GENERATIVE = ("whisper", "moonshine")
 TOKENS_PER_SECOND = 6.5  # Moonshine's makers' bound on real speech; whatever passes it is a loop
-SPARE_TOKENS = 5  # for very short recordings
+SPARE_TOKENS = 6  # start, task and end tokens, and some for very short recordings
 MIN_SAMPLES = 1600  # a tenth of a second: below it no kind has a full window, and no word fits
 
 
@@ -41,8 +41,6 @@ class ZeroShotRecogniser:
         if missing := [key for key in report["missing_keys"] if not key.endswith("masked_spec_embed")]:
             raise UserError(f"{model} is not a whole recogniser: it lacks {', '.join(sorted(missing))}")
         self.model.eval().to(device)
-        if self.kind in GENERATIVE:
-            self.model.generation_config.max_length = None  # the limit is each recording's own
         self.processor = transformers.AutoProcessor.from_pretrained(model)
 
     @torch.inference_mode()
@@ -57,7 +55,7 @@ class ZeroShotRecogniser:
         if self.kind not in GENERATIVE:
             return self._collapse(self.model(**inputs).logits[0].argmax(-1))
         limit = math.ceil(TOKENS_PER_SECOND * len(wave) / 16000) + SPARE_TOKENS
-        ids = self.model.generate(**inputs, max_new_tokens=limit, do_sample=False, num_beams=1)
+        ids = self.model.generate(**inputs, max_length=limit, do_sample=False, num_beams=1)
         return str(self.processor.batch_decode(ids, skip_special_tokens=True)[0]).strip()
 
     def _collapse(self, path: torch.Tensor) -> str:

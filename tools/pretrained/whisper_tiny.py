@@ -120,7 +120,6 @@ def generation_settings(settings: dict[str, Any]) -> dict[str, Any]:
         "alignment_heads": settings["alignment_heads"],
         "is_multilingual": False,
         "no_timestamps_token_id": 50362,
-        "forced_decoder_ids": [[1, 50362]],
     }
 
 
