@@ -1,0 +1,93 @@
+"""From a batch of utterances to their n-best lists, by the search that the configuration names.
+
+It knows the model as a `SpeechModel` only; not experiments, not files.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Annotated, Literal
+
+import pydantic
+import torch
+
+from asrllm.batch import Batch
+from asrllm.config import Config
+from asrllm.decode.beam import BeamConfig, Finished, beam_search
+from asrllm.decode.ctc_search import CtcGreedyConfig, ctc_greedy
+from asrllm.decode.packed import packed
+from asrllm.decode.scorer import LlmScorer, SpeechModel, Tokenizer
+from asrllm.hypothesis import Hypothesis, NBest
+
+SHORTEST_LIMIT = 8  # tokens that even the shortest audio may take: a word spelled out and the end token
+
+
+class PretrainedConfig(Config):
+    """A recogniser of transformers as it is (zero-shot): hub id or folder. It takes no part of an experiment."""
+
+    type: Literal["pretrained"] = "pretrained"
+    model: str
+
+
+class DecodeConfig(Config):
+    """How a data directory is decoded.
+
+    `batch_seconds` is the audio decoded at once. `packed` lays the weights out anew for the CPU: a second copy of them
+    in memory, about twice the speed (float32 only). `dtype: bfloat16` computes under autocast.
+    """
+
+    search: Annotated[CtcGreedyConfig | BeamConfig | PretrainedConfig, pydantic.Field(discriminator="type")]
+    batch_seconds: float = pydantic.Field(60.0, gt=0.0)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    packed: bool = True
+
+
+@contextmanager
+def prepared(model: torch.nn.Module, config: DecodeConfig) -> Iterator[None]:
+    """Put `model` into eval mode, for good, and, within the block, on packed weights if the configuration says so."""
+    model.eval()
+    with packed(model) if config.packed and config.dtype == "float32" else nullcontext():
+        yield
+
+
+@torch.inference_mode()
+def decode(model: SpeechModel, batch: Batch, config: DecodeConfig, sample_rate: int = 16000) -> list[NBest]:
+    """Recognise a batch; one n-best list per utterance, in the order of the batch.
+
+    Raises:
+        UserError: the model cannot be searched, or gives what is not a number.
+        ValueError: `search` is of type pretrained, which is no search of ours.
+    """
+    seconds = [length / sample_rate for length in batch.wave_lens.tolist()]
+    device = batch.wave_lens.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+        match config.search:
+            case CtcGreedyConfig():
+                hypotheses = _ctc(model, batch)
+            case BeamConfig():
+                hypotheses = _beam(model, batch, config.search, seconds)
+            case PretrainedConfig():
+                raise ValueError("a pretrained recogniser is run by transformers, not by a search")
+    return [NBest(*each) for each in zip(batch.utt_ids, seconds, hypotheses, strict=True)]
+
+
+def token_limit(seconds: float, config: BeamConfig) -> int:
+    """Most tokens, end token included, for audio of `seconds`."""
+    return min(config.max_tokens, max(SHORTEST_LIMIT, math.ceil(config.tokens_per_second * seconds)))
+
+
+def _ctc(model: SpeechModel, batch: Batch) -> list[list[Hypothesis]]:
+    paths = ctc_greedy(*model.ctc_log_probs(batch))
+    return [[Hypothesis(model.ctc_tokenizer.decode(ids), total, {"ctc": total}, ids)] for ids, total in paths]
+
+
+def _beam(model: SpeechModel, batch: Batch, config: BeamConfig, seconds: list[float]) -> list[list[Hypothesis]]:
+    limits = [token_limit(each, config) for each in seconds]
+    scorer = LlmScorer(model.llm, *model.prefix(batch), max(limits))
+    found = beam_search({"llm": scorer}, {"llm": 1.0}, model.llm_end_ids, limits, config)
+    return [[_spell(each, model.llm_tokenizer) for each in pool] for pool in found]
+
+
+def _spell(found: Finished, tokenizer: Tokenizer) -> Hypothesis:
+    text = tokenizer.decode(found.tokens).strip()
+    return Hypothesis(text, found.score, found.scores, found.tokens, found.ended)

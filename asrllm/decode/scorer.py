@@ -1,0 +1,182 @@
+"""What gives scores to the search: the `Scorer` protocol, and the LLM as one of them.
+
+A scorer is made for one batch of utterances. It sees rows (B, K): K hypotheses for each of B utterances, K alike for
+all. It does not know of beams, limits or other scorers.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+from transformers import PreTrainedModel
+
+from asrllm.batch import Batch, real
+from asrllm.console import UserError
+from asrllm.decode.cache import TreeCache
+
+State = TypeVar("State")
+
+
+class Tokenizer(Protocol):
+    """Token ids back to text."""
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of `ids`."""
+
+
+class SpeechModel(Protocol):
+    """The part of a speech LLM that decoding calls."""
+
+    @property
+    def llm(self) -> Any:
+        """A causal LM of transformers."""
+
+    @property
+    def llm_end_ids(self) -> list[int]:
+        """The tokens that end a transcript."""
+
+    @property
+    def llm_tokenizer(self) -> Tokenizer:
+        """The units of the LLM."""
+
+    @property
+    def ctc_tokenizer(self) -> Tokenizer:
+        """The units of the CTC head; 0 is its blank."""
+
+    def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings (B, L, H) before the transcript, zeros past the end, and their lengths (B,)."""
+
+    def ctc_log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Frame-wise log-probabilities (B, T, V) and lengths (B,)."""
+
+
+class Scorer(Protocol[State]):
+    """One term of the score of a hypothesis. States are values: a method returns a new one and the old one is spent."""
+
+    def start(self) -> tuple[torch.Tensor, State]:
+        """Log-probabilities (B, 1, V) of the first token, and the state of B rows with no token yet."""
+
+    def score(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """Append `tokens` (B, K) to the rows; log-probabilities (B, K, V) of the token after, and the new state."""
+
+    def select(self, state: State, rows: torch.Tensor) -> State:
+        """The state whose row (b, k) goes on from the flat row `rows[b, k]` = utterance * K + hypothesis.
+
+        `rows` is (B', K'): utterances may leave (B' <= B, order kept), the number of hypotheses may change.
+        """
+
+    def finish(self, state: State) -> torch.Tensor:
+        """What (B, K) is added to a row that takes an end token now, beside that token's own score."""
+
+
+@dataclass(frozen=True)
+class LlmState:
+    """Where the LLM stands: the tree of each utterance and each hypothesis' view of it."""
+
+    cache: TreeCache
+    visible: torch.Tensor  # (B, K, columns) bool: the columns of the cache that are this hypothesis' past
+    positions: torch.Tensor  # (B,) int64: position of the next token, the same for all hypotheses of an utterance
+
+
+class LlmScorer:
+    """log p(token | prefix, tokens before) of a causal LM, by one pass over the prefixes and one per token after.
+
+    The model runs its own attention, under a 4-D mask and explicit positions, so the result is that of the model on the
+    whole sequence without padding. Refused are models for which this cannot hold.
+    """
+
+    def __init__(self, llm: PreTrainedModel, embeds: torch.Tensor, lens: torch.Tensor, max_tokens: int) -> None:
+        """Score continuations of `embeds` (B, L, H), real up to `lens` (B,), by at most `max_tokens` tokens.
+
+        Raises:
+            UserError: the model keeps a state that cannot be branched, or its context is too short.
+        """
+        check_llm(llm, int(lens.max()) + max_tokens)
+        self.llm = llm
+        self.embeds = embeds
+        self.lens = lens
+
+    def start(self) -> tuple[torch.Tensor, LlmState]:
+        """Read all prefixes; padding lies behind the real positions, so causal attention never sees it."""
+        rows, size, _ = self.embeds.shape
+        cache = TreeCache()
+        positions = torch.arange(size, device=self.embeds.device).expand(rows, -1)
+        last = (self.lens - 1)[:, None, None]
+
+        def keep_last(head: torch.nn.Module, hidden: tuple[torch.Tensor]) -> torch.Tensor:
+            """The head is most of the work at a position: give it only the last real one of each row."""
+            return hidden[0].gather(1, last.expand(-1, 1, hidden[0].shape[2]))
+
+        handle = self.llm.get_output_embeddings().register_forward_pre_hook(keep_last)
+        try:
+            output = self.llm(inputs_embeds=self.embeds, position_ids=positions, past_key_values=cache, use_cache=True)
+        finally:
+            handle.remove()
+        return _log_probs(output.logits), LlmState(cache, real(self.lens, size)[:, None], self.lens)
+
+    def score(self, tokens: torch.Tensor, state: LlmState) -> tuple[torch.Tensor, LlmState]:
+        """Add a column for each token; a hypothesis sees its past and its own column."""
+        rows, beam = tokens.shape
+        own = torch.eye(beam, dtype=torch.bool, device=tokens.device).expand(rows, -1, -1)
+        visible = torch.cat([state.visible, own], dim=2)
+        dtype = self.embeds.dtype
+        mask = torch.zeros(visible.shape, dtype=dtype, device=tokens.device)
+        mask.masked_fill_(~visible, torch.finfo(dtype).min)
+        output = self.llm(
+            input_ids=tokens,
+            position_ids=state.positions[:, None].expand(-1, beam),
+            attention_mask=mask[:, None],
+            past_key_values=state.cache,
+            use_cache=True,
+        )
+        return _log_probs(output.logits), LlmState(state.cache, visible, state.positions + 1)
+
+    def select(self, state: LlmState, rows: torch.Tensor) -> LlmState:
+        """Reorder the mask; touch the cache only when utterances leave or half of its columns are dead."""
+        utterances, beam, size = state.visible.shape
+        visible = state.visible.flatten(0, 1)[rows]
+        alive = visible.any(dim=1)
+        needed = int(alive.sum(dim=1).max())
+        if len(rows) == utterances and size <= 2 * needed:
+            return LlmState(state.cache, visible, state.positions)
+        kept = rows[:, 0] // beam
+        columns = alive.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :needed]
+        state.cache.keep(kept, columns)
+        visible = visible.gather(2, columns[:, None].expand(-1, visible.shape[1], -1))
+        return LlmState(state.cache, visible, state.positions[kept])
+
+    def finish(self, state: LlmState) -> torch.Tensor:
+        """Nothing: the end token is scored like any other."""
+        return torch.zeros(state.visible.shape[:2], device=state.visible.device)
+
+
+def check_llm(llm: PreTrainedModel, size: int) -> None:
+    """Refuse an LLM whose `size` positions cannot be searched exactly.
+
+    Raises:
+        UserError: says what the model has that the search cannot branch.
+    """
+    config = llm.config.get_text_config()
+    name = type(llm).__name__
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
+    strange = kinds - {"full_attention", "sliding_attention"}
+    if strange or not llm._supports_attention_backend:
+        what = f"layers of type {', '.join(sorted(strange))}" if strange else "an attention of its own"
+        raise UserError(f"{name} has {what}, which beam search cannot branch: choose an LLM with plain attention")
+    if config._attn_implementation not in ("sdpa", "eager"):
+        raise UserError(f"{name} runs {config._attn_implementation}, which takes no mask of ours: load it with sdpa")
+    limits = {
+        "window": window if "sliding_attention" in kinds else None,
+        "context": getattr(config, "max_position_embeddings", None),
+    }
+    for what, limit in limits.items():
+        if limit is not None and size > limit:
+            raise UserError(
+                f"{name} has a {what} of {limit} positions, but prefix and token limit together are {size}: "
+                "cut the audio into shorter segments or lower max_tokens"
+            )
+
+
+def _log_probs(logits: torch.Tensor) -> torch.Tensor:
+    return torch.log_softmax(logits, dim=-1, dtype=torch.float32)

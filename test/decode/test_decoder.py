@@ -1,0 +1,74 @@
+"""From a batch to n-best lists, with a model made of toys."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from asrllm.batch import Batch, pad
+from asrllm.decode.beam import BeamConfig
+from asrllm.decode.ctc_search import CtcGreedyConfig
+from asrllm.decode.decoder import DecodeConfig, decode, token_limit
+
+
+class Letters:
+    """Unit n is the n-th letter."""
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(chr(ord("a") + each) for each in ids)
+
+
+class Toy:
+    """Reads the prefix and the posteriors off the samples."""
+
+    llm_end_ids = [2]
+    llm_tokenizer = ctc_tokenizer = Letters()
+
+    def __init__(self) -> None:
+        config = LlamaConfig(
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            vocab_size=9,
+            initializer_range=0.4,
+        )
+        self.llm = LlamaForCausalLM(config).eval()
+
+    def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        frames = batch.waves[:, : batch.waves.shape[1] // 1600 * 1600].unflatten(1, (-1, 1600))[..., :16]
+        return frames, batch.wave_lens // 1600
+
+    def ctc_log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        frames, lens = self.prefix(batch)
+        return torch.log_softmax(frames[..., :9], dim=-1), lens
+
+
+@pytest.fixture
+def batch() -> Batch:
+    waves, lens = pad([torch.randn(16000), torch.randn(48000), torch.randn(24000)])
+    return Batch(["a", "b", "c"], ["", "", ""], waves, lens)
+
+
+def test_ctc(batch: Batch) -> None:
+    results = decode(Toy(), batch, DecodeConfig(search=CtcGreedyConfig()))
+    assert [each.utt_id for each in results] == ["a", "b", "c"]
+    assert [each.seconds for each in results] == [1.0, 3.0, 1.5]
+    for result in results:
+        assert result.best.text == Letters().decode(result.best.tokens)
+        assert result.best.scores == {"ctc": result.best.score}
+
+
+def test_beam_keeps_n_best_within_the_limit(batch: Batch) -> None:
+    search = BeamConfig(beam=4, nbest=3, tokens_per_second=10.0)
+    for result in decode(Toy(), batch, DecodeConfig(search=search)):
+        scores = [each.score for each in result.hypotheses]
+        assert scores == sorted(scores, reverse=True) and len(scores) == 3
+        assert all(len(each.tokens) + each.ended <= 10 * result.seconds for each in result.hypotheses)
+        assert result.best.score == pytest.approx(
+            result.best.scores["llm"] / (len(result.best.tokens) + result.best.ended), abs=1e-5
+        )
+
+
+def test_token_limit() -> None:
+    config = BeamConfig(tokens_per_second=10.0, max_tokens=50)
+    assert [token_limit(seconds, config) for seconds in (0.0, 0.1, 1.01, 4.0, 9.0)] == [8, 8, 11, 40, 50]
