@@ -1,0 +1,92 @@
+"""AdamW over the parts of a phase, its learning-rate schedule, exact sums of gradients over processes, precision.
+
+It knows parameters and steps; not losses, not data.
+"""
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from asrllm import dist
+from asrllm.train.stage import Phase
+
+
+def make_optimizer(
+    phase: Phase, parts: Mapping[str, nn.Module], betas: tuple[float, float], weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019); each group carries its `part` and `peak` rate.
+
+    Biases and norms, which have at most one dimension, do not decay.
+    """
+    groups = []
+    for part, peak in phase.train.items():
+        weights = list(parts[part].parameters())
+        decayed, plain = [w for w in weights if w.ndim > 1], [w for w in weights if w.ndim <= 1]
+        for chosen, decay in ((decayed, weight_decay), (plain, 0.0)):
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "part": part, "peak": peak, "lr": peak})
+    return torch.optim.AdamW(groups, betas=betas)
+
+
+def rate_factor(phase: Phase, step: int, steps: int) -> float:
+    """Share of the peak rate at `step` (from 0) of `steps`: linear warm-up, then constant or half a cosine."""
+    if step < phase.warmup_steps:
+        return (step + 1) / phase.warmup_steps
+    if phase.schedule == "constant":
+        return 1.0
+    done = (step - phase.warmup_steps) / max(1, steps - 1 - phase.warmup_steps)
+    low = phase.final_rate_share
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
+    """Give every group its peak rate times `factor`; returns the rate of each part."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+    return {group["part"]: group["lr"] for group in optimizer.param_groups}
+
+
+def share_gradients(weights: Sequence[nn.Parameter], buffers: Sequence[torch.Tensor]) -> None:
+    """Sum the gradients and average the floating-point buffers over all processes, in one reduction.
+
+    A parameter that the losses of this step did not reach has gradient zero.
+    """
+    for weight in weights:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    processes = dist.world_size()
+    if processes == 1:
+        return
+    tensors = [weight.grad for weight in weights if weight.grad is not None]
+    flat = torch.cat([t.float().flatten() for t in tensors] + [b.float().flatten() / processes for b in buffers])
+    dist.total(flat)
+    everything = [*tensors, *buffers]
+    for tensor, part in zip(everything, flat.split([tensor.numel() for tensor in everything]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def seed_everything(*key: int) -> None:
+    """Set all random generators from whole numbers such as (seed, step, rank).
+
+    A step that seeds itself so needs no stored random state to be repeated exactly.
+    """
+    value = int(np.random.SeedSequence(key).generate_state(1)[0])
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)  # seeds every CUDA device, too
+
+
+def pick_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Literal["fp32", "bf16"]:
+    """What `auto` means on a device: bf16 where its arithmetic is in hardware."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if fast else "fp32"

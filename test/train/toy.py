@@ -1,0 +1,102 @@
+"""A model of two parts with known losses and a loader of fixed batches, to train in a second or in another process."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from asrllm import dist
+from asrllm.batch import Batch, Loss, pad
+from asrllm.config import parse
+from asrllm.train.optim import seed_everything
+from asrllm.train.stage import Stage
+from asrllm.train.trainer import TrainConfig, Trainer
+
+
+class ToyModel(nn.Module):
+    """Losses over samples: `near` reaches both parts, `far` the head alone; targets are real samples."""
+
+    def __init__(self, dropout: float = 0.0, norm: bool = False, poison: frozenset[str] = frozenset()) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8) if norm else nn.Tanh(), nn.Dropout(dropout))
+        self.head = nn.Linear(8, 1)
+        self.seen: list[str] = []
+        self.poison = poison
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder, "head": self.head}
+
+    def targets(self, batch: Batch, losses: tuple[str, ...]) -> dict[str, int]:
+        return {name: int(batch.wave_lens.sum()) for name in losses}
+
+    def forward(self, batch: Batch, losses: tuple[str, ...]) -> dict[str, Loss]:
+        if self.training or self.encoder.training or self.head.training:
+            self.seen += batch.utt_ids
+        rows = torch.cat([wave[:length] for wave, length in zip(batch.waves, batch.wave_lens, strict=True)])
+        frames = self.encoder(rows[:, None])
+        made = {}
+        for name in losses:
+            guess = self.head(frames if name == "near" else frames.detach()).squeeze(1)
+            error = (guess - rows.sin()) ** 2
+            if self.poison & set(batch.utt_ids):
+                error = error * float("nan")
+            made[name] = Loss(error.sum(), len(rows), (error < 0.1).sum())
+        return made
+
+
+def utterance(number: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(number)
+    return torch.randn(3 + number % 4, generator=generator)
+
+
+def make_batch(numbers: list[int]) -> Batch:
+    waves, lens = pad([utterance(number) for number in numbers])
+    return Batch([f"utt{number}" for number in numbers], ["" for _ in numbers], waves, lens)
+
+
+class ToyLoader:
+    """`total` utterances in epochs of another order each; each rank takes its share of every batch of `size`."""
+
+    def __init__(self, size: int = 4, total: int = 24, kill_at: int | None = None) -> None:
+        self.size, self.total, self.kill_at = size, total, kill_at
+        self.made = 0
+
+    def count(self, epoch: int) -> int:
+        return self.total // self.size
+
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        order = torch.randperm(self.total, generator=torch.Generator().manual_seed(epoch)).tolist()
+        share = self.size // dist.world_size()
+        for index in range(start, self.count(epoch)):
+            if self.made == self.kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.made += 1
+            first = index * self.size + dist.rank() * share
+            yield make_batch(order[first : first + share])
+
+
+BOTH = {"steps": 10, "train": {"encoder": 0.05, "head": 0.02}, "losses": {"near": 1.0, "far": 0.5}, "warmup_steps": 2}
+TWO_PHASES = [BOTH | {"steps": 5}, BOTH | {"schedule": "cosine"}]
+
+
+def make_trainer(exp: Path, model: ToyModel, loader: ToyLoader, phases: list[dict], **settings: object) -> Trainer:
+    stage = parse({"phases": phases, "repeat": settings.pop("repeat", 1)}, Stage, "stage")
+    tree = {"precision": "fp32", "log_every_steps": 2, "checkpoint_every_steps": 1, **settings}
+    config = parse(tree, TrainConfig, "train")
+    return Trainer(model, loader, lambda: [make_batch([100, 101, 102])], stage, config, exp, torch.device("cpu"))
+
+
+def train(exp: Path, kill_at: int, rank: int, processes: int, port: int) -> None:
+    """The body of a process; it kills itself when batch `kill_at` is wanted, unless that is negative."""
+    place = {"RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    torch.set_num_threads(1)
+    dist.start(0)
+    seed_everything(1)
+    model = ToyModel() if processes > 1 else ToyModel(dropout=0.3, norm=True)
+    loader = ToyLoader(kill_at=kill_at if kill_at >= 0 else None)
+    make_trainer(exp, model, loader, TWO_PHASES).run()
