@@ -9,6 +9,7 @@ from pathlib import Path
 from asrllm.console import UserError, run, write_atomically
 
 RECIPE = Path(__file__).resolve().parents[1]
+CHECKOUT = RECIPE.parents[2]
 PARTS = ("train", "dev", "test")
 
 
@@ -63,19 +64,11 @@ def main(argv: list[str]) -> None:
         prepare_part(args.corpus.resolve() / part, args.out / part)
     if args.no_llm:
         return
-    program = RECIPE.parents[2] / "tools" / "pretrained" / "smollm2.py"
-    command = [
-        sys.executable,
-        program,
-        "--out",
-        "../../../downloads/smollm2-135m-instruct",
-        "--source",
-        args.llm_source,
-    ]
+    program = CHECKOUT / "tools" / "pretrained" / "smollm2.py"
+    llm = CHECKOUT / "downloads" / "smollm2-135m-instruct"
+    command = [sys.executable, program, "--out", llm, "--source", args.llm_source]
     if subprocess.run(command).returncode:
-        raise UserError(
-            "the LLM could not be put under the checkout's downloads/ (see above): name a copy with --llm_source FOLDER"
-        )
+        raise UserError(f"the LLM could not be put at {llm} (see above): name a copy with --llm_source FOLDER")
 
 
 if __name__ == "__main__":

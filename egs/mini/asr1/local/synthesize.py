@@ -22,10 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyworld
 import scipy.signal
 import soundfile
-import ttspico
 from sentences import balanced
 
 SAMPLE_RATE = 16000
@@ -81,6 +79,8 @@ def speak(base: str, sentences: list[str]) -> list[np.ndarray]:
     """The base voice's own waveforms of the sentences, float64 at 16 kHz."""
     spoken = [sentence[0].upper() + sentence[1:] + "." for sentence in sentences]
     if base.startswith("pico"):
+        import ttspico  # here, so that --help tells what to install where it is not installed
+
         engine = ttspico.TtsEngine({"pico_us": "en-US", "pico_gb": "en-GB"}[base])
         return [np.frombuffer(engine.speak(sentence), np.int16) / 32768 for sentence in spoken]
     with tempfile.TemporaryDirectory() as folder:
@@ -104,6 +104,8 @@ def speak(base: str, sentences: list[str]) -> list[np.ndarray]:
 
 def warp(wave: np.ndarray, pitch: float, spectrum: float, rate: float) -> np.ndarray:
     """Change pitch, spectral envelope (stretched along frequency) and rate by these factors, through WORLD."""
+    import pyworld
+
     f0, times = pyworld.dio(wave, SAMPLE_RATE)
     f0 = pyworld.stonemask(wave, f0, times, SAMPLE_RATE)
     envelope = pyworld.cheaptrick(wave, f0, times, SAMPLE_RATE)
