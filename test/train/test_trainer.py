@@ -119,7 +119,7 @@ def test_stored_too_rarely_the_steps_since_are_done_again(tmp_path: Path) -> Non
         make_trainer(exp, ToyModel(0.3, True), loader, [BOTH], checkpoint_every_steps=4, valid_every_steps=100).run()
 
     class Stops(ToyLoader):
-        def batches(self, epoch: int, start: int):  # noqa: ANN202
+        def batches(self, epoch: int, start: int):
             for batch in super().batches(epoch, start):
                 if self.made > 7:
                     raise KeyboardInterrupt
@@ -141,7 +141,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_named(tmp_path: Path, caplog: 
         def count(self, epoch: int) -> int:
             return 5
 
-        def batches(self, epoch: int, start: int):  # noqa: ANN202
+        def batches(self, epoch: int, start: int):
             yield from [make_batch(order[4 * n : 4 * n + 4]) for n in (0, 1, 3, 4, 5)]
 
     model, twin = ToyModel(norm=True, poison=bad), ToyModel(norm=True)
