@@ -175,6 +175,36 @@ def test_weighted_sum_of_two_scorers() -> None:
         assert two.scores == pytest.approx({"a": one.scores["llm"], "b": one.scores["llm"]}, abs=1e-5)
 
 
+class Script:
+    """Two units: 0 runs on, 1 ends. Log-probabilities of both by step, and what an end adds."""
+
+    def __init__(self, steps: list[tuple[float, float]], at_end: float) -> None:
+        self.steps, self.at_end = steps, at_end
+
+    def start(self) -> tuple[torch.Tensor, tuple[int, int]]:
+        return torch.tensor([[self.steps[0]]]), (1, 1)
+
+    def score(self, tokens: torch.Tensor, state: tuple[int, int]) -> tuple[torch.Tensor, tuple[int, int]]:
+        step, rows = state
+        return torch.tensor(self.steps[step]).expand(1, rows, 2), (step + 1, rows)
+
+    def select(self, state: tuple[int, int], rows: torch.Tensor) -> tuple[int, int]:
+        return state[0], rows.shape[1]
+
+    def finish(self, state: tuple[int, int]) -> torch.Tensor:
+        return torch.full((1, state[1]), self.at_end)
+
+
+@pytest.mark.parametrize(("exponent", "at_end", "size"), [(0.0, 0.0, 0), (1.0, 0.0, 9), (0.0, -3.0, 10)])
+def test_stops_only_when_nothing_better_can_come(exponent: float, at_end: float, size: int) -> None:
+    """An early end at -0.5 beats the long way at -1.1 in sum, not per token, and not where ends are dear."""
+    steps = [(-1.0, -0.5)] + [(-0.01, -20.0)] * 8 + [(-0.05, -0.02)]
+    config = BeamConfig(beam=2, length_exponent=exponent)
+    (pool,) = beam_search({"script": Script(steps, at_end)}, {"script": 1.0}, [1], [10], config)
+    assert pool[0].tokens == [0] * size
+    assert pool[0].scores["script"] == pytest.approx({0: -0.5, 9: -1.1, 10: -1.13}[size])
+
+
 def test_several_end_tokens() -> None:
     llm = llama()
     embeds, lens = prefixes([5, 9, 4])
