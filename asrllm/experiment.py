@@ -226,11 +226,11 @@ def cache_frames(corpus: Corpus, model: SpeechLLM, folder: Path, device: torch.d
         stamp = (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else ()
         digest.update(repr((each.utt_id, each.source, each.start, each.end, each.channel, stamp)).encode())
     key = digest.hexdigest()
-    cache = FrameCache(folder / key[:16], key)
-    if not cache.is_complete and dist.rank() == 0:
-        cache.write(_encode_all(corpus, model, device))
+    place = folder / key[:16]
+    if dist.rank() == 0 and not (cache := FrameCache(place, key)).is_complete:
+        cache.write(_encode_all(corpus, model, device), dtype="fp16")  # outputs of a last norm: well inside its range
     dist.barrier()
-    dataset = Dataset(utterances, SAMPLE_RATE, frames=cache.get)
+    dataset = Dataset(utterances, SAMPLE_RATE, frames=FrameCache(place, key).get)
     return Corpus(dataset, corpus.lengths, corpus.batch)
 
 

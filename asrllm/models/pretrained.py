@@ -12,6 +12,7 @@ from torch import nn
 
 from asrllm.config import Config
 from asrllm.console import UserError
+from asrllm.models.frontend import SpecAugmentConfig
 
 KINDS = ("whisper", "moonshine", "wav2vec2", "hubert", "wavlm")
 
@@ -22,6 +23,7 @@ class PretrainedConfig(Config):
     type: Literal["pretrained"]
     model: str  # folder in transformers' form, or hub id
     whisper_padding: Literal["pad_30s", "cut"] = "pad_30s"  # Whisper only; stored, since decoding has to equal training
+    specaugment: SpecAugmentConfig | None = None  # Whisper only; while the encoder is trained
 
 
 class PretrainedEncoder(nn.Module):
@@ -65,7 +67,7 @@ def load(config: PretrainedConfig) -> Any:
         case "whisper":
             from asrllm.models.whisper import WhisperEncoder
 
-            return WhisperEncoder(model, config.whisper_padding)
+            return WhisperEncoder(model, config.whisper_padding, config.specaugment)
         case "moonshine":
             from asrllm.models.moonshine import MoonshineEncoder
 

@@ -13,6 +13,7 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from asrllm.batch import real
 from asrllm.console import UserError
+from asrllm.models.frontend import SpecAugmentConfig, spec_augment
 
 WINDOW_SAMPLES = 480_000  # 30 s at 16 kHz
 FFT_SAMPLES = 400
@@ -44,12 +45,18 @@ class WhisperEncoder(nn.Module):
 
     frame_shift_seconds = 2 * HOP_SAMPLES / 16000
 
-    def __init__(self, model: transformers.WhisperModel, padding: Literal["pad_30s", "cut"]) -> None:
+    def __init__(
+        self,
+        model: transformers.WhisperModel,
+        padding: Literal["pad_30s", "cut"],
+        specaugment: SpecAugmentConfig | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = model.encoder
         self.features = LogMel(model.config.num_mel_bins)
         self.dim = int(model.config.d_model)
         self.padding = padding
+        self.specaugment = specaugment
 
     def output_lens(self, wave_lens: torch.Tensor) -> torch.Tensor:
         """Frames (B,) that cover recordings of `wave_lens` (B,) samples; 0 below 160 samples."""
@@ -69,13 +76,21 @@ class WhisperEncoder(nn.Module):
         lens = self.output_lens(wave_lens)
         size = max(1, int(lens.max()))
         if self.padding == "pad_30s":
-            log_mel = self.features(nn.functional.pad(waves, (0, WINDOW_SAMPLES - longest)))
+            log_mel = self._features(nn.functional.pad(waves, (0, WINDOW_SAMPLES - longest)), wave_lens)
             hidden = self.encoder(log_mel).last_hidden_state[:, :size]
         else:
             # Silence to see at the end, so that every utterance is followed by what follows it in 30 s.
-            log_mel = self.features(nn.functional.pad(waves, (0, 2 * FFT_SAMPLES)))
+            log_mel = self._features(nn.functional.pad(waves, (0, 2 * FFT_SAMPLES)), wave_lens)
             hidden = self._encode_cut(log_mel, wave_lens.div(HOP_SAMPLES, rounding_mode="floor"), lens, size)
         return hidden * real(lens, size)[:, :, None], lens
+
+    def _features(self, waves: torch.Tensor, wave_lens: torch.Tensor) -> torch.Tensor:
+        """Log-mel (B, M, F); in training masked by SpecAugment if asked for."""
+        log_mel = self.features(waves)
+        if self.training and self.specaugment is not None:
+            lens = wave_lens.div(HOP_SAMPLES, rounding_mode="floor")
+            log_mel = spec_augment(log_mel.transpose(1, 2), lens, self.specaugment).transpose(1, 2)
+        return log_mel
 
     def _encode_cut(self, log_mel: torch.Tensor, mel_lens: torch.Tensor, lens: torch.Tensor, size: int) -> torch.Tensor:
         """The encoder on `mel_lens` (B,) real feature frames: log_mel (B, F, M) -> (B, size, D)."""

