@@ -1,7 +1,6 @@
-"""The training loop: phases of steps, exact gradients, validation, checkpoints, a resume that is exact to the step.
+"""The training loop: phases of steps, validation, checkpoints, a resume that is exact to the step.
 
-The gradient of a step is that of sum over losses of weight * (sum over targets) / (targets in the whole step), whatever
-the number of micro-batches and processes. Every micro-batch seeds the random generators from (seed, step, rank, its
+Every micro-batch seeds the random generators from (seed, step, rank, its
 number), so the position alone says how training goes on. It knows parts and losses by name; not speech, nor data files.
 """
 
@@ -16,7 +15,6 @@ from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import Field, model_validator
-from torch import nn
 
 from asrllm import dist
 from asrllm.batch import Batch
@@ -25,6 +23,7 @@ from asrllm.console import UserError, progress
 from asrllm.train import checkpoint, optim
 from asrllm.train import log as logs
 from asrllm.train import stage as stages
+from asrllm.train.learner import Learner
 from asrllm.train.stage import Phase, Stage
 
 log = logging.getLogger("asrllm")
@@ -53,17 +52,6 @@ class TrainConfig(Config):
         if self.average_best > self.keep_checkpoints:
             raise ValueError(f"average_best {self.average_best} is above keep_checkpoints {self.keep_checkpoints}")
         return self
-
-
-class Model(Protocol):
-    """A module of named parts with named losses; it is also an `nn.Module`."""
-
-    @property
-    def parts(self) -> Mapping[str, nn.Module]:
-        """All parts by name."""
-
-    def targets(self, batch: Batch, losses: tuple[str, ...]) -> dict[str, int]:
-        """How many targets each loss has in a batch, without computing it."""
 
 
 class Loader(Protocol):
@@ -98,7 +86,7 @@ class Trainer:
     """Trains one stage in an experiment folder, from its latest checkpoint if there is one.
 
     Args:
-        model: an `nn.Module` that is also a `Model`; called with (batch, names of losses) it returns `Loss` by name.
+        model: as `Learner` wants it.
         loader: training batches; the first of an epoch should be its longest, as a probe of memory.
         valid: makes the validation batches of this process.
         stage: what to train.
@@ -169,21 +157,18 @@ class Trainer:
                 for batches in self._groups():
                     figures = self._step(phase, batches, steps)
                     advance(1, f"loss {figures['loss']:.3f}")
-                    self._after_step(phase, steps, figures)
+                    self._after_step(steps, figures)
                     if self._ended(steps):
                         break
 
     def _begin(self, phase: Phase) -> int:
         """Freeze and thaw, make the optimizer; returns how many steps the phase has."""
         at, config = self.at, self.config
-        stages.apply(phase, self.model, self.model.parts)
-        trained = [self.model.parts[part] for part in phase.train]
-        self.weights = [weight for part in trained for weight in part.parameters()]
-        self.buffers = [buffer for part in trained for buffer in part.buffers() if buffer.is_floating_point()]
-        self.optimizer = optim.make_optimizer(phase, self.model.parts, config.betas, config.weight_decay)
+        optimizer = optim.make_optimizer(phase, self.model.parts, config.betas, config.weight_decay)
         if self.optimizer_state is not None:
-            self.optimizer.load_state_dict(self.optimizer_state)
+            optimizer.load_state_dict(self.optimizer_state)
             self.optimizer_state = None
+        self.learner = Learner(self.model, phase, optimizer, self.precision, self.device)
         self._restart_tally()
         steps = self._steps(phase)
         if at.phase_step == 0:
@@ -235,67 +220,33 @@ class Trainer:
             yield group
 
     def _step(self, phase: Phase, batches: list[Batch], steps: int) -> dict[str, float]:
-        """One step of the optimizer, or none where a loss or the gradient is not finite; returns its figures."""
-        at, names = self.at, tuple(phase.losses)
-        rates = optim.set_rates(self.optimizer, optim.rate_factor(phase, at.phase_step, steps))
-        targets = [self.model.targets(batch, names) for batch in batches]
-        counts = [sum(each[name] for each in targets) for name in names]
-        samples = sum(int(batch.wave_lens.sum()) for batch in batches)
-        *counts, samples = dist.total(torch.tensor([*counts, samples], device=self.device)).tolist()
-        shares = {name: phase.losses[name] / max(count, 1) for name, count in zip(names, counts, strict=True)}
-        before = [buffer.clone() for buffer in self.buffers]
-        tally = logs.Tally(phase.losses, self.device)
-        self.optimizer.zero_grad(set_to_none=True)
-        for number, batch in enumerate(batches):
-            optim.seed_everything(self.config.seed, at.step, dist.rank(), number)
-            with self._autocast():
-                losses = self.model(batch, names)
-            tally.add(losses)
-            objective = torch.stack([share * losses[name].sum.float() for name, share in shares.items()]).sum()
-            if objective.requires_grad:
-                objective.backward()
-        self._check_reached(phase)
-        optim.share_gradients(self.weights, self.buffers)
-        dist.total(tally.rows)
-        norm = nn.utils.clip_grad_norm_(self.weights, self.config.clip_norm)
-        if bool(torch.isfinite(norm) & torch.isfinite(tally.rows).all()):
-            self.optimizer.step()
-            self.tally.rows += tally.rows
+        """One step, counted and tallied; returns its figures."""
+        at, config = self.at, self.config
+        rate = optim.rate_factor(phase, at.phase_step, steps)
+        result = self.learner.step(batches, rate, config.clip_norm, (config.seed, at.step))
+        at.audio_seconds += result.samples / self.sample_rate
+        at.phase_step, at.step, at.batch = at.phase_step + 1, at.step + 1, at.batch + len(batches)
+        if result.finite:
+            self.tally.rows += result.tally.rows
             at.bad_steps = 0
         else:
-            self._skip(batches, before)
-        at.audio_seconds += samples / self.sample_rate
-        at.phase_step, at.step, at.batch = at.phase_step + 1, at.step + 1, at.batch + len(batches)
-        rates = {f"rate_{part}": rate for part, rate in rates.items()}
-        return {"loss": tally.figures()["loss"], "gradient_norm": float(norm), **rates}
+            self._count_skipped(batches)
+        rates = {f"rate_{part}": rate for part, rate in result.rates.items()}
+        return {"loss": result.tally.figures()["loss"], "gradient_norm": result.norm, **rates}
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-
-    def _check_reached(self, phase: Phase) -> None:
-        """In the first step of a phase: every part that it trains must get a gradient."""
-        for part in phase.train if self.at.phase_step == 0 else ():
-            if all(weight.grad is None for weight in self.model.parts[part].parameters()):
-                raise UserError(
-                    f"phase {self._phase_number} trains {part}, but none of its losses "
-                    f"({', '.join(phase.losses)}) reaches that part: leave it out of train, or add its loss"
-                )
-
-    def _skip(self, batches: list[Batch], buffers: list[torch.Tensor]) -> None:
-        """Leave weights as they were; end the run after too many such steps in a row."""
+    def _count_skipped(self, batches: list[Batch]) -> None:
+        """Log a step that was not finite; end the run after too many in a row."""
         at = self.at
-        for buffer, old in zip(self.buffers, buffers, strict=True):
-            buffer.copy_(old)
         at.bad_steps += 1
         utt_ids = " ".join(utt_id for batch in batches for utt_id in batch.utt_ids)
-        log.warning("step %d skipped: loss or gradient not finite; utterances here: %s", at.step + 1, utt_ids)
+        log.warning("step %d skipped: loss or gradient not finite; utterances here: %s", at.step, utt_ids)
         if at.bad_steps >= self.config.max_bad_steps:
             raise UserError(
-                f"{at.bad_steps} steps in a row had a loss or gradient that is not finite (the last: step "
-                f"{at.step + 1}): lower the learning rates or look at the utterances named in the log"
+                f"{at.bad_steps} steps in a row had a loss or gradient that is not finite (the last: step {at.step}): "
+                "lower the learning rates or look at the utterances named in the log"
             )
 
-    def _after_step(self, phase: Phase, steps: int, figures: dict[str, float]) -> None:
+    def _after_step(self, steps: int, figures: dict[str, float]) -> None:
         """Log, validate and save where that is due."""
         at, config = self.at, self.config
         if at.phase_step == 1 and self.first:
@@ -307,8 +258,9 @@ class Trainer:
             self._log_step(figures)
         every = config.valid_every_steps
         if at.phase_step >= steps or (epoch_done if every is None else at.phase_step % every == 0):
-            self._save(self._judge(phase))
+            self._save(self._judge())
             self.log.draw()
+            self.since = time.monotonic(), at.audio_seconds  # speed is that of training alone
         elif config.checkpoint_every_steps is not None and at.step % config.checkpoint_every_steps == 0:
             self._save({})
 
@@ -330,14 +282,14 @@ class Trainer:
         self.tally = logs.Tally(self._phase.losses, self.device)
         self.since = time.monotonic(), self.at.audio_seconds
 
-    def _judge(self, phase: Phase) -> dict[str, float]:
+    def _judge(self) -> dict[str, float]:
         """Validate, log it, and keep count of validations without a new best."""
         at, key = self.at, self.config.best_by
-        figures = self._validate(phase)
+        figures = self.learner.validate(self.valid())
         if key not in figures:
             raise UserError(f"train.best_by: no figure {key!r} in validation: choose one of {', '.join(figures)}")
         value = -figures[key] if key.endswith("accuracy") else figures[key]
-        if at.best is None or value < at.best:
+        if math.isfinite(value) and (at.best is None or value < at.best):
             at.best, at.stale = value, 0
         else:
             at.stale += 1
@@ -346,24 +298,10 @@ class Trainer:
             log.info("step %d, validation: %s", at.step, _said(figures))
         return figures
 
-    @torch.no_grad()
-    def _validate(self, phase: Phase) -> dict[str, float]:
-        """Losses and accuracies over the validation batches of all processes."""
-        self.model.eval()
-        tally = logs.Tally(phase.losses, self.device)
-        for batch in self.valid():
-            with self._autocast():
-                tally.add(self.model(batch.to(self.device), tuple(phase.losses)))
-        dist.total(tally.rows)
-        stages.apply(phase, self.model, self.model.parts)
-        if not tally.rows[:, 1].any():
-            raise UserError("the validation data have no targets: give a directory with transcripts")
-        return tally.figures()
-
     def _save(self, figures: dict[str, float]) -> None:
         if self.first:
             position = replace(self.at, wall_seconds=self._wall_seconds())
-            state = {"position": asdict(position), "optimizer": self.optimizer.state_dict()}
+            state = {"position": asdict(position), "optimizer": self.learner.optimizer.state_dict()}
             weights = checkpoint.gather(self.model.parts, self.stage.trained)
             self.checkpoints.save(self.at.step, weights, state, {"phase": self._phase_number, **figures})
         dist.barrier()
@@ -396,7 +334,7 @@ class Trainer:
         steps = self.checkpoints.best(self.config.average_best)
         weights = self.checkpoints.average(steps)
         self._load(weights, f"{self.checkpoints.folder}: average of steps {steps}")
-        figures = self._validate(self._phase)
+        figures = self.learner.validate(self.valid())
         parts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in self.model.parts.items()}
         summary = {
             "parameters": parts,

@@ -24,6 +24,10 @@ def weights(exp: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(exp / "weights.safetensors")
 
 
+def metrics(exp: Path) -> list[dict]:
+    return [json.loads(line) for line in (exp / "metrics.jsonl").read_text().splitlines()]
+
+
 def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], atol: float = 0.0) -> None:
     assert left.keys() == right.keys()
     for name in left:
@@ -82,10 +86,6 @@ def test_first_step_is_that_of_plain_autograd(tmp_path: Path) -> None:
     line = next(line for line in metrics(tmp_path) if line["kind"] == "train")
     assert line["gradient_norm"] == pytest.approx(float(norm), rel=1e-5)
     assert_same(dict(model.state_dict()), dict(twin.state_dict()), atol=1e-6)
-
-
-def metrics(exp: Path) -> list[dict]:
-    return [json.loads(line) for line in (exp / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_accumulating_two_equals_a_batch_twice_as_long(tmp_path: Path) -> None:
@@ -190,6 +190,7 @@ def test_early_stop_ends_the_phase(tmp_path: Path) -> None:
         ({"steps": 1, "epochs": 1, "train": {"head": 1.0}, "losses": {"far": 1.0}}, {}, "exactly one budget"),
         ({"steps": 1, "train": {}, "losses": {"far": 1.0}}, {}, "phases.0.train: name at least one"),
         ({"steps": 1, "train": {"head": 0.0}, "losses": {"far": 1.0}}, {}, "expected a number above 0"),
+        (BOTH | {"losses": {"nar": 1.0}}, {}, "no loss named nar"),
         (BOTH, {"best_by": "wer"}, "train.best_by: no figure 'wer'"),
         (BOTH, {"average_best": 9}, "average_best 9 is above keep_checkpoints 5"),
     ],
@@ -202,3 +203,11 @@ def test_mistakes_are_sentences(tmp_path: Path, phase: dict, settings: dict, sai
 def test_no_batches_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="make no batch"):
         make_trainer(tmp_path, ToyModel(), ToyLoader(total=0), [BOTH]).run()
+
+
+def test_bf16_trains_weights_that_stay_fp32(tmp_path: Path) -> None:
+    summary = make_trainer(tmp_path, ToyModel(norm=True), ToyLoader(), [BOTH], precision="bf16").run()
+    assert summary["precision"] == "bf16"
+    assert {value.dtype for value in weights(tmp_path).values()} == {torch.float32, torch.int64}
+    valid = [line["loss"] for line in metrics(tmp_path) if line["kind"] == "valid"]
+    assert valid[-1] < valid[0]

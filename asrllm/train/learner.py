@@ -1,0 +1,141 @@
+"""A model within one phase: one exact step of the optimizer, one validation.
+
+The gradient of a step is that of sum over losses of weight * (sum over targets) / (targets in the whole step), whatever
+the number of micro-batches and processes. It knows parts and losses by name; not schedules, files or positions.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from asrllm import dist
+from asrllm.batch import Batch, Loss
+from asrllm.console import UserError
+from asrllm.train import optim
+from asrllm.train import stage as stages
+from asrllm.train.log import Tally
+from asrllm.train.stage import Phase
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What came of a step, summed over all micro-batches and processes."""
+
+    tally: Tally
+    norm: float  # of the gradient, before it was clipped
+    rates: dict[str, float]  # part -> learning rate
+    samples: int  # of audio
+    finite: bool  # False: a loss or the gradient was not, and weights and buffers are as before
+
+
+class Learner:
+    """Trains the parts of a phase; all others are frozen and in evaluation mode.
+
+    Args:
+        model: an `nn.Module` with `parts`, modules by name; `model(batch, losses)`, `Loss` by name; and
+            `model.targets(batch, losses)`, the counts of these losses without computing them.
+        phase: which parts, which losses.
+        optimizer: over the weights of these parts.
+        precision: of activations.
+        device: where the model is.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        phase: Phase,
+        optimizer: torch.optim.Optimizer,
+        precision: Literal["fp32", "bf16"],
+        device: torch.device,
+    ) -> None:
+        self.model, self.phase, self.optimizer, self.precision, self.device = model, phase, optimizer, precision, device
+        self.losses = tuple(phase.losses)
+        trained = [model.parts[part] for part in phase.train]
+        self.weights = [weight for part in trained for weight in part.parameters()]
+        self.buffers = [buffer for part in trained for buffer in part.buffers() if buffer.is_floating_point()]
+        self.checked = False
+        stages.apply(phase, model, model.parts)
+
+    def step(self, batches: Sequence[Batch], rate: float, clip_norm: float, seed: tuple[int, ...]) -> StepResult:
+        """Move the weights once.
+
+        Args:
+            batches: the micro-batches of this process.
+            rate: share of the peak learning rates.
+            clip_norm: the gradient of all parts together is scaled down to this norm.
+            seed: with the rank and the number of the micro-batch it seeds the random generators.
+
+        Raises:
+            UserError: a part of the phase got no gradient in its first step, or the model does not make a loss.
+        """
+        rates = optim.set_rates(self.optimizer, rate)
+        shares, samples = self._shares(batches)
+        before = [buffer.clone() for buffer in self.buffers]
+        tally = Tally(self.phase.losses, self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        for number, batch in enumerate(batches):
+            optim.seed_everything(*seed, dist.rank(), number)
+            losses = self._forward(batch)
+            tally.add(losses)
+            objective = torch.stack([share * losses[name].sum.float() for name, share in shares.items()]).sum()
+            if objective.requires_grad:
+                objective.backward()
+        self._check_reached()
+        optim.share_gradients(self.weights, self.buffers)
+        dist.total(tally.rows)
+        norm = nn.utils.clip_grad_norm_(self.weights, clip_norm)
+        finite = bool(torch.isfinite(norm) & torch.isfinite(tally.rows).all())
+        if finite:
+            self.optimizer.step()
+        else:
+            for buffer, old in zip(self.buffers, before, strict=True):
+                buffer.copy_(old)
+        return StepResult(tally, float(norm), rates, samples, finite)
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Losses and accuracies over the validation batches of all processes.
+
+        Raises:
+            UserError: no target among them.
+        """
+        self.model.eval()
+        tally = Tally(self.phase.losses, self.device)
+        for batch in batches:
+            tally.add(self._forward(batch.to(self.device)))
+        dist.total(tally.rows)
+        stages.apply(self.phase, self.model, self.model.parts)
+        if not tally.rows[:, 1].any():
+            raise UserError("the validation data have no targets: give a directory with transcripts")
+        return tally.figures()
+
+    def _shares(self, batches: Sequence[Batch]) -> tuple[dict[str, float], int]:
+        """Factor of each loss, its weight per target of the whole step; and samples of audio in the step."""
+        targets = [self.model.targets(batch, self.losses) for batch in batches]
+        here = [sum(each[name] for each in targets) for name in self.losses]
+        here.append(sum(int(batch.wave_lens.sum()) for batch in batches))
+        *counts, samples = dist.total(torch.tensor(here, device=self.device)).tolist()
+        weights = self.phase.losses
+        return {name: weights[name] / max(count, 1) for name, count in zip(self.losses, counts, strict=True)}, samples
+
+    def _forward(self, batch: Batch) -> dict[str, Loss]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            losses = self.model(batch, self.losses)
+        unknown = [name for name in self.losses if name not in losses]
+        if unknown:
+            raise UserError(
+                f"stage.phases: the model makes no loss named {', '.join(unknown)}: mend the phase's losses"
+            )
+        return losses
+
+    def _check_reached(self) -> None:
+        for part in () if self.checked else self.phase.train:
+            if all(weight.grad is None for weight in self.model.parts[part].parameters()):
+                raise UserError(
+                    f"a phase trains {part}, but none of its losses ({', '.join(self.losses)}) reaches that part: "
+                    "leave it out of train, or add its loss"
+                )
+        self.checked = True
