@@ -191,7 +191,7 @@ def _take(rows: _Rows, hypotheses: torch.Tensor, utterances: list[int]) -> _Rows
     return _Rows(*taken)
 
 
-def _collect(candidates: _Rows, ended: torch.Tensor, pools: list["_Pool"], beam: int) -> None:
+def _collect(candidates: _Rows, ended: torch.Tensor, pools: list[_Pool], beam: int) -> None:
     """Put complete hypotheses among the `beam` best candidates of each utterance into its pool."""
     step = candidates.tokens.shape[2]
     totals, ends = candidates.totals[:, :beam].tolist(), ended[:, :beam].tolist()
