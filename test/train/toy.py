@@ -39,7 +39,7 @@ class ToyModel(nn.Module):
         rows = torch.cat([wave[:length] for wave, length in zip(batch.waves, batch.wave_lens, strict=True)])
         frames = self.encoder(rows[:, None])
         made = {}
-        for name in set(losses) & {"near", "far"}:
+        for name in [name for name in losses if name in ("near", "far")]:  # in a fixed order, for equal bits
             guess = self.head(frames if name == "near" else frames.detach()).squeeze(1)
             error = (guess - rows.sin()) ** 2
             if self.poison & set(batch.utt_ids):
