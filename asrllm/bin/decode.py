@@ -4,7 +4,8 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from asrllm.console import UserError, write_atomically
 from asrllm.data import kaldi, sampler
 from asrllm.data.dataset import Dataset, batches
 from asrllm.data.sampler import BatchConfig, Length
-from asrllm.decode.decoder import DecodeConfig, PretrainedConfig, decode
+from asrllm.decode.decoder import DecodeConfig, PretrainedConfig, decode, prepared
 from asrllm.experiment import SAMPLE_RATE, Experiment
 from asrllm.hypothesis import Hypothesis, NBest, shard_name, write_shard
 from asrllm.models.zero_shot import ZeroShotRecogniser
@@ -49,10 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         log.info("%s: decoded before, nothing to do", out)
         return
     utterances = kaldi.read(args.data)[job - 1 :: jobs]
-    recognise = _recogniser(config, args.exp, device)
-    begin = time.perf_counter()
-    results = _decode(utterances, recognise, config.batch_seconds)
-    wall = time.perf_counter() - begin
+    with _recogniser(config, args.exp, device) as recognise:
+        begin = time.perf_counter()
+        results = _decode(utterances, recognise, config.batch_seconds)
+        wall = time.perf_counter() - begin
     seconds = sum(result.seconds for result in results)
     speed = {"seconds_audio": seconds, "seconds_wall": wall, "device": str(device), "threads": torch.get_num_threads()}
     with write_atomically(args.out / f"speed.{job}of{jobs}.json") as temporary:
@@ -73,7 +74,8 @@ def _shard(text: str) -> tuple[int, int]:
     return int(job), int(jobs)
 
 
-def _recogniser(config: DecodeConfig, exp: Path, device: torch.device) -> Callable[[Batch], list[NBest]]:
+@contextmanager
+def _recogniser(config: DecodeConfig, exp: Path, device: torch.device) -> Iterator[Callable[[Batch], list[NBest]]]:
     """What turns a batch into n-best lists."""
     if isinstance(config.search, PretrainedConfig):
         zero_shot = ZeroShotRecogniser(config.search.model)
@@ -87,9 +89,11 @@ def _recogniser(config: DecodeConfig, exp: Path, device: torch.device) -> Callab
                 for utt_id, size, text in zip(batch.utt_ids, lens, texts, strict=True)
             ]
 
-        return transcribe
-    model = Experiment(exp).model().to(device)
-    return lambda batch: decode(model, batch.to(device), config, SAMPLE_RATE)
+        yield transcribe
+    else:
+        model = Experiment(exp).model().to(device)
+        with prepared(model, config):
+            yield lambda batch: decode(model, batch.to(device), config, SAMPLE_RATE)
 
 
 def _decode(
