@@ -7,12 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from asrllm import config as configs
 from asrllm import console, dist
 from asrllm.experiment import Experiment, ExperimentConfig, Loader, cache_frames, open_corpus, validation
 from asrllm.train.checkpoint import is_finished
+from asrllm.train.optim import seed_everything
 from asrllm.train.trainer import Trainer
 
 SCHEMA = ExperimentConfig
@@ -45,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if dist.rank() == 0:
         experiment.start(config, args.tokenizer)
     dist.barrier()
-    torch.manual_seed(config.train.seed)
+    seed_everything(config.train.seed)
     model = experiment.new_model()
     train_set = open_corpus(args.train_data, config, model, args.exp / "skipped.train.txt", training=True)
     valid_set = open_corpus(args.valid_data, config, model, args.exp / "skipped.valid.txt", training=False)
