@@ -10,17 +10,18 @@ from asrllm.text.tokenizer import BLANK
 
 
 class CtcHead(nn.Module):
-    """One linear layer and a log-softmax."""
+    """A norm, since pretrained encoders differ in the size of their outputs, one linear layer, a log-softmax."""
 
     def __init__(self, dim: int, units: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.units = units
+        self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(dim, units)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """Frames (B, T, D) to log-probabilities (B, T, V) in float32."""
-        return self.out(self.dropout(frames)).float().log_softmax(-1)
+        return self.out(self.dropout(self.norm(frames))).float().log_softmax(-1)
 
 
 def ctc_loss(log_probs: torch.Tensor, lens: torch.Tensor, labels: list[list[int]]) -> torch.Tensor:

@@ -157,7 +157,7 @@ def llm_subset(llm: LlmTokenizer, texts: Iterable[str], min_count: int) -> list[
     """Ids of the LLM's tokens that spell the training text with no token rarer than `min_count` (ours).
 
     Starts from all tokens of the LLM inside the words of the text, spells each word with as few as possible, drops what
-    is rare, and repeats until nothing is. Single characters of the text and of printable ASCII always stay, and so do
+    is used but rare, and repeats until nothing is. Single characters of the text and of printable ASCII always stay, and so do
     tokens that are only a part of a character.
     """
     seen = Counter(llm_id for text in texts for llm_id in llm.encode_transcript(text))
@@ -172,10 +172,10 @@ def llm_subset(llm: LlmTokenizer, texts: Iterable[str], min_count: int) -> list[
         for word, count in words.items():
             for piece in fewest_pieces(word, pieces) or ():
                 used[piece] += count
-        kept = {piece for piece in pieces if used[piece] >= min_count} | always
-        if kept == pieces:
-            return sorted(parts | {llm.id_of_string[piece] for piece in kept})
-        pieces = kept
+        rare = {piece for piece in pieces if 0 < used[piece] < min_count} - always
+        if not rare:
+            return sorted(parts | {llm.id_of_string[piece] for piece in pieces if used[piece] or piece in always})
+        pieces -= rare
 
 
 def train(config: CharacterConfig | SentencePieceConfig | LlmSubsetConfig, texts: list[str], folder: Path) -> None:
