@@ -1,7 +1,8 @@
 """The one place that turns configuration into modules: a new component is its file and one `case` here."""
 
+from functools import partial
+
 import pydantic
-import torch
 from torch import nn
 
 from asrllm.config import Config
@@ -56,16 +57,7 @@ def build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
         case LinearConfig():
             projector = LinearProjector(config.projector, encoder.dim, width(llm))
         case PosteriorConfig():
-            table = _label_embeddings(llm, units)
-            projector = PosteriorProjector(config.projector, encoder.dim, width(llm), table)
+            if not isinstance(units, LlmSubsetTokenizer):
+                raise UserError("projector.type posterior wants CTC units of the LLM: train them with type: llm_subset")
+            projector = PosteriorProjector(config.projector, encoder.dim, width(llm), units, partial(embed, llm))
     return SpeechLLM(Language(units, tokens, tokenize(config.prompt, tokens)), encoder, ctc, projector, llm)
-
-
-def _label_embeddings(llm: nn.Module, units: Tokenizer) -> torch.Tensor:
-    """The LLM's embedding (V - 1, H) of each CTC label but the blank."""
-    if not isinstance(units, LlmSubsetTokenizer):
-        raise UserError(
-            "projector.type posterior wants CTC units of the LLM: train the tokenizer with type: llm_subset"
-        )
-    with torch.no_grad():
-        return embed(llm, torch.tensor(units.llm_ids)).float()

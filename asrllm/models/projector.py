@@ -4,7 +4,8 @@
 its own embeddings, so it can read from the first step on, and learns from the frames what the hypothesis does not say.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, Protocol
 
 import pydantic
 import torch
@@ -57,34 +58,45 @@ class LinearProjector(nn.Module):
         return self.layers(stacked), self.output_lens(frame_lens)
 
 
-class PosteriorProjector(nn.Module):
-    """One position for each label of the greedy CTC path (ours).
+class Units(Protocol):
+    """CTC units that are tokens of the LLM."""
 
-    Frames that follow each other with the same arg-max label make one position: its distribution over labels is their
-    mean without the blank, its embedding the expectation of the LLM's embeddings under it. Blank frames make none. To
-    this a residual of the frames is added that starts at zero, and an offset that starts at zero.
+    llm_ids: list[int]
+
+    def respell(self, ids: list[int]) -> list[tuple[int, int, int]]:
+        """Labels as the tokens the LLM would write: (llm_id, first label, last label + 1) of each."""
+
+
+class PosteriorProjector(nn.Module):
+    """One position for each token of the greedy CTC hypothesis (ours).
+
+    Frames that follow each other with the same arg-max label make one run; blank frames make none. A token that is the
+    label of one run gets the expectation of the LLM's embeddings under the run's mean distribution without the blank.
+    Where the hypothesis is spelled with shorter units than the LLM would use, it is respelled: such a token covers
+    several runs and gets its plain embedding. To this a residual of the frames is added that starts at zero, and an
+    offset that starts at zero.
     """
 
-    embeddings: torch.Tensor
-
-    def __init__(self, config: PosteriorConfig, dim: int, llm_dim: int, embeddings: torch.Tensor) -> None:
-        """`embeddings` (V - 1, H): the LLM's embedding of each label but the blank; not trained, not stored."""
+    def __init__(
+        self,
+        config: PosteriorConfig,
+        dim: int,
+        llm_dim: int,
+        units: Units,
+        embed: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        """`embed` gives the LLM's embeddings (..., H) of token ids (...)."""
         super().__init__()
-        self.context = config.context
-        self.register_buffer("embeddings", embeddings.clone(), persistent=False)
+        self.context, self.units, self.embed = config.context, units, embed
         last = nn.Linear(config.hidden, llm_dim)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        self.residual = nn.Sequential(
-            nn.LayerNorm((2 * config.context + 1) * dim),
-            nn.Linear((2 * config.context + 1) * dim, config.hidden),
-            nn.ReLU(),
-            last,
-        )
+        width = (2 * config.context + 1) * dim
+        self.residual = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.hidden), nn.ReLU(), last)
         self.offset = nn.Parameter(torch.zeros(llm_dim))
 
     def output_lens(self, frame_lens: torch.Tensor) -> torch.Tensor:
-        """The most positions that so many frames can make; the labels decide how many they do."""
+        """The most positions that so many frames can make, with labels the LLM writes as they are."""
         return frame_lens
 
     def forward(
@@ -92,17 +104,41 @@ class PosteriorProjector(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Speech positions (B, P, H) and their lengths; `log_probs` (B, T, V) are the CTC head's."""
         assert log_probs is not None, "the posterior projector reads the CTC head"
-        owner, lens = label_runs(log_probs.argmax(-1), frame_lens)  # owner (B, T): position of a frame, or -1
-        positions = max(1, int(lens.max())) if len(lens) else 1
-        share = nn.functional.one_hot(owner + 1, positions + 1)[..., 1:].to(log_probs.dtype)  # (B, T, P)
-        share = (share / share.sum(1, keepdim=True).clamp(min=1)).transpose(1, 2)  # (B, P, T): mean over the run
+        labels = log_probs.argmax(-1)
+        owner, runs = label_runs(labels, frame_lens)  # owner (B, T): run of a frame, or -1
+        ids, covers, exact, lens = self._spell(labels, owner, runs)
+        share = nn.functional.one_hot(owner + 1, covers.shape[2] + 1)[..., 1:].transpose(1, 2).to(log_probs.dtype)
+        share = covers.to(log_probs.dtype) @ share  # (B, P, T): the frames of a position
+        share = share / share.sum(-1, keepdim=True).clamp(min=1)
         probs = share @ log_probs.exp()[..., BLANK + 1 :]  # (B, P, V - 1)
         probs = probs / probs.sum(-1, keepdim=True).clamp(min=1e-6)
-        speech = probs.to(self.embeddings.dtype) @ self.embeddings
+        table = self.embed(torch.tensor(self.units.llm_ids, device=frames.device))
+        speech = torch.where(exact[..., None], probs.to(table.dtype) @ table, self.embed(ids))
         frames = frames * real(frame_lens, frames.shape[1])[..., None]  # what the residual sees past the end is zero
         around = nn.functional.pad(frames, (0, 0, self.context, self.context)).unfold(1, 2 * self.context + 1, 1)
         pooled = share.to(frames.dtype) @ around.flatten(2)  # (B, P, D * (2 context + 1))
         return speech + self.residual(pooled) + self.offset, lens
+
+    def _spell(
+        self, labels: torch.Tensor, owner: torch.Tensor, runs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Token ids (B, P), the runs of each (B, P, R), whether it is the label of one run (B, P), lengths (B,)."""
+        spelled = []
+        for row, places, count in zip(labels.tolist(), owner.tolist(), runs.tolist(), strict=True):
+            label_of = dict(zip(places, row, strict=True))
+            own = [label_of[run] for run in range(count)]
+            spelled.append([(*token, own) for token in self.units.respell(own)])
+        positions, most = max(1, *map(len, spelled)), max(1, int(runs.max()))
+        ids = torch.zeros(len(spelled), positions, dtype=torch.int64)
+        covers = torch.zeros(len(spelled), positions, most, dtype=torch.bool)
+        exact = torch.zeros(len(spelled), positions, dtype=torch.bool)
+        for b, row in enumerate(spelled):
+            for p, (llm_id, first, end, own) in enumerate(row):
+                ids[b, p] = llm_id
+                covers[b, p, first:end] = True
+                exact[b, p] = end - first == 1 and self.units.llm_ids[own[first] - 1] == llm_id
+        device = labels.device
+        return ids.to(device), covers.to(device), exact.to(device), torch.tensor([*map(len, spelled)], device=device)
 
 
 def label_runs(labels: torch.Tensor, lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -139,6 +139,27 @@ class LlmSubsetTokenizer:
         """Text of labels."""
         return self.llm.decode([self.llm_ids[label - 1] for label in ids])
 
+    def respell(self, ids: list[int]) -> list[tuple[int, int, int]]:
+        """The text of labels in the tokens that the LLM would write it with.
+
+        Returns:
+            For each token of the LLM its id and the labels it covers, as (llm_id, first, last + 1). Two tokens may
+            share a label. Where a label is only a part of a character, the labels' own tokens.
+        """
+        own = [self.llm_ids[label - 1] for label in ids]
+        strings = [self.llm.strings.get(llm_id) for llm_id in own]
+        text = "".join(string or "" for string in strings)
+        tokens = self.llm.encode_template(text)
+        if None in strings or "".join(self.llm.strings.get(token, "") for token in tokens) != text:
+            return [(llm_id, place, place + 1) for place, llm_id in enumerate(own)]
+        owner = [place for place, string in enumerate(strings) for _ in string or ""]  # character -> label
+        spelled, start = [], 0
+        for token in tokens:
+            end = start + len(self.llm.strings[token])
+            spelled.append((token, owner[start], owner[end - 1] + 1))
+            start = end
+        return spelled
+
 
 def fewest_pieces(string: str, known: Iterable[str]) -> list[str] | None:
     """Split `string` into as few known pieces as possible; None where that cannot be done."""
@@ -157,8 +178,8 @@ def llm_subset(llm: LlmTokenizer, texts: Iterable[str], min_count: int) -> list[
     """Ids of the LLM's tokens that spell the training text with no token rarer than `min_count` (ours).
 
     Starts from all tokens of the LLM inside the words of the text, spells each word with as few as possible, drops what
-    is used but rare, and repeats until nothing is. Single characters of the text and of printable ASCII always stay, and so do
-    tokens that are only a part of a character.
+    is used but rare, and repeats until nothing is. Single characters of the text and of printable ASCII always stay,
+    and so do tokens that are only a part of a character.
     """
     seen = Counter(llm_id for text in texts for llm_id in llm.encode_transcript(text))
     parts = {llm_id for llm_id in seen if llm_id not in llm.strings}

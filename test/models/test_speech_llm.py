@@ -1,6 +1,7 @@
 """SpeechLLM, its CTC head, projectors and prefix, against enumeration and the LLM's own forward pass."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from asrllm.batch import Batch, pad
 from asrllm.models.conformer import Conformer, ConformerConfig
 from asrllm.models.ctc import CtcHead, ctc_loss, frames_needed
+from asrllm.models.llm import embed
 from asrllm.models.projector import LinearConfig, LinearProjector, PosteriorConfig, PosteriorProjector, label_runs
 from asrllm.models.speech_llm import Language, SpeechLLM
 from asrllm.text.prompt import Prompt
@@ -25,6 +27,10 @@ class Letters:
         return [ord(letter) - 96 for letter in text]
 
     encode_transcript = encode
+    llm_ids = list(range(1, 27))
+
+    def respell(self, ids: list[int]) -> list[tuple[int, int, int]]:
+        return [(number, place, place + 1) for place, number in enumerate(ids)]
 
     def decode(self, ids: list[int]) -> str:
         return "".join(chr(number + 96) for number in ids)
@@ -47,7 +53,7 @@ def model(llm: torch.nn.Module, projector: str = "posterior") -> SpeechLLM:
         into: torch.nn.Module = LinearProjector(LinearConfig(type="linear", stride=3, hidden=16), 16, WIDTH)
     else:
         into = PosteriorProjector(
-            PosteriorConfig(type="posterior", hidden=16), 16, WIDTH, llm.get_input_embeddings().weight[1:27].detach()
+            PosteriorConfig(type="posterior", hidden=16), 16, WIDTH, Letters(), partial(embed, llm)
         )
         torch.nn.init.normal_(into.residual[-1].weight, std=0.1)
     language = Language(Letters(), Letters(), Prompt(before=[30, 31], after=[32], end=39))
@@ -82,8 +88,11 @@ def test_llm_loss_equals_the_llms_own_loss_on_the_joined_sequence(make, projecto
         frames, lens = system.encoder(one.waves, one.wave_lens)
         speech, speech_lens = system.projector(frames, lens, system.ctc(frames))
         target = [*Letters().encode(one.texts[0]), 39]
-        embed = llm.get_input_embeddings()
-        pieces = [embed(torch.tensor([30, 31])), speech[0, : speech_lens[0]], embed(torch.tensor([32, *target]))]
+        pieces = [
+            embed(llm, torch.tensor([30, 31])),
+            speech[0, : speech_lens[0]],
+            embed(llm, torch.tensor([32, *target])),
+        ]
         joined = torch.cat(pieces)
         labels = torch.full((1, len(joined)), -100)
         labels[0, -len(target) :] = torch.tensor(target)
@@ -155,13 +164,42 @@ def test_label_runs_equals_groupby():
 
 
 def test_posterior_projector_starts_as_the_expected_embedding_of_each_label():
-    table = torch.randn(3, 6)
-    projector = PosteriorProjector(PosteriorConfig(type="posterior", hidden=8), 4, 6, table)
+    class Three(Letters):
+        llm_ids = [5, 3, 4]
+
+        def respell(self, ids: list[int]) -> list[tuple[int, int, int]]:
+            return [(self.llm_ids[number - 1], place, place + 1) for place, number in enumerate(ids)]
+
+    table = torch.nn.Embedding(8, 6)
+    projector = PosteriorProjector(PosteriorConfig(type="posterior", hidden=8), 4, 6, Three(), table)
     probs = torch.tensor([[[0.9, 0.1, 0.0, 0.0], [0.2, 0.6, 0.1, 0.1], [0.1, 0.8, 0.1, 0.0], [0.1, 0.2, 0.0, 0.7]]])
     speech, lens = projector(torch.randn(1, 4, 4), torch.tensor([4]), probs.log())
     assert lens.tolist() == [2]
     first = (probs[0, 1, 1:] + probs[0, 2, 1:]) / (0.8 + 0.9)
-    torch.testing.assert_close(speech[0], torch.stack([first, probs[0, 3, 1:] / 0.9]) @ table, atol=1e-5, rtol=1e-4)
+    wanted = torch.stack([first, probs[0, 3, 1:] / 0.9]) @ table.weight[[5, 3, 4]]
+    torch.testing.assert_close(speech[0], wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_posterior_projector_respells_the_hypothesis_in_the_llms_tokens():
+    """Labels a b | c make the token 7 = "ab" and the label c itself; a b has its plain embedding, c its expectation."""
+
+    class Spelled(Letters):
+        def respell(self, ids: list[int]) -> list[tuple[int, int, int]]:
+            assert ids == [1, 2, 3]
+            return [(30, 0, 2), (3, 2, 3)]
+
+    table = torch.nn.Embedding(40, 6)
+    projector = PosteriorProjector(PosteriorConfig(type="posterior", hidden=8, context=0), 4, 6, Spelled(), table)
+    torch.nn.init.normal_(projector.residual[-1].weight)
+    frames = torch.randn(1, 5, 4)
+    log_probs = torch.randn(1, 5, 27).log_softmax(-1)
+    log_probs[0, range(5), [1, 0, 2, 3, 3]] = 3.0
+    speech, lens = projector(frames, torch.tensor([5]), log_probs)
+    assert lens.tolist() == [2]
+    probs = log_probs[0, 3:5, 1:].exp().mean(0)
+    wanted = torch.stack([table.weight[30], probs / probs.sum() @ table.weight[1:27]])
+    pooled = torch.stack([frames[0, [0, 2]].mean(0), frames[0, 3:5].mean(0)])
+    torch.testing.assert_close(speech[0], wanted + projector.residual(pooled), atol=1e-5, rtol=1e-4)
 
 
 def test_ctc_loss_equals_enumeration_of_paths_and_skips_what_cannot_be_written():

@@ -73,6 +73,20 @@ def test_no_word_piece_of_the_subset_is_rarer_than_asked(llm_folder):
         assert len(string) == 1 or used.count(label) >= 2, string
 
 
+def test_respelling_gives_the_llms_own_tokens_and_the_labels_they_cover(llm_folder):
+    llm = LlmTokenizer(str(llm_folder))
+    units = tokenizers.LlmSubsetTokenizer(llm, tokenizers.llm_subset(llm, TEXTS, 5))
+    text = "the cat sat on a catalogue"
+    labels = units.encode(text)
+    spelled = units.respell(labels)
+    assert [token for token, _, _ in spelled] == llm.encode_transcript(text) != [units.llm_ids[i - 1] for i in labels]
+    for token, first, end in spelled:
+        covered = "".join(llm.strings[units.llm_ids[label - 1]] for label in labels[first:end])
+        assert llm.strings[token] in covered
+    assert [first for _, first, _ in spelled] == sorted(first for _, first, _ in spelled)
+    assert units.respell([]) == []
+
+
 def test_words_never_seen_are_spelled_with_the_units(llm_folder):
     llm = LlmTokenizer(str(llm_folder))
     units = tokenizers.LlmSubsetTokenizer(llm, tokenizers.llm_subset(llm, TEXTS, 1))
