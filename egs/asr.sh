@@ -22,6 +22,7 @@ help_message="usage: ./run.sh [--stage N] [--stop_stage N] [--nj N] [--ngpu N] [
   --baseline \"A.yaml\"         recognisers decoded as they come, without training
   --score FILE                YAML file of the scoring (conf/score.yaml)
   --dumpdir, --expdir         where formatted data and experiments go (dump, exp)
+  --results FILE              where the report goes (RESULTS.md)
   --prepare_args \"...\"        more arguments for local/prepare.py
   --config FILE               shell file that sets these options
 A run that is started again continues where it stopped."
@@ -45,6 +46,7 @@ baseline=
 score=conf/score.yaml
 dumpdir=dump
 expdir=exp
+results=RESULTS.md
 prepare_args=
 command=./run.sh # what the user typed, for the report
 # shellcheck source=../utils/parse_options.sh
@@ -143,7 +145,7 @@ score_sets() {
 
 report() {
     run $train_cmd "$expdir/log/report.log" \
-        python -m asrllm.bin.report --exp "$expdir" --out RESULTS.md --command "$command"
+        python -m asrllm.bin.report --exp "$expdir" --out "$results" --command "$command"
 }
 
 number=

@@ -10,7 +10,7 @@ tools/install.sh --dev
 ruff check .
 ruff format --check .
 mypy
-find . \( -path ./tools/venv -o -path ./downloads -o -path './egs/*/*/exp' -o -path ./.git \) -prune \
+find . \( -path ./tools/venv -o -path ./downloads -o -path './egs/*/*/exp*' -o -path ./.git \) -prune \
     -o \( -name '*.sh' -o -path ./.ci/run \) -print0 | xargs -0 shellcheck
 
 if [[ -z ${ASRLLM_PRETRAINED:-} ]]; then
