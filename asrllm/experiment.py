@@ -69,31 +69,31 @@ class Experiment:
             raise UserError(f"{self.folder}: not an experiment (no config.yaml): train it first (stages 4 to 7)")
         return configs.load(self.folder / "config.yaml", ExperimentConfig)
 
-    def start(self, config: ExperimentConfig, units: Path) -> None:
-        """Make the folder, or check that the interrupted run in it had this configuration and these units."""
-        if (self.folder / "config.yaml").is_file():
+    def check(self, config: ExperimentConfig, units: Path) -> None:
+        """Refuse to go on in a folder where something was trained with another configuration or other CTC units.
+
+        Raises:
+            UserError: names every key that differs; no tokenizer in `units`.
+        """
+        if not (units / "tokenizer.json").is_file():
+            raise UserError(f"{units}: no tokenizer there: run stage 3 (train_tokenizer) first")
+        if self._is_begun:
             old, new = self.config.model_dump(mode="json"), config.model_dump(mode="json")
             checkpoint.check_same_config(old, new, str(self.folder))
             _same_units(self.folder / "tokenizer", units, str(self.folder))
-            return
-        if not (units / "tokenizer.json").is_file():
-            raise UserError(f"{units}: no tokenizer there: run stage 3 (train_tokenizer) first")
-        with write_atomically(self.folder / "tokenizer") as temporary:
-            shutil.copytree(units, temporary)
-        configs.dump(config, self.folder / "config.yaml")
 
-    def new_model(self) -> SpeechLLM:
-        """The model before training: pretrained parts, then the parts that `stage.init` takes from experiments."""
-        check(self.config.stage, ("encoder", "ctc", *(("projector", "llm") if self.config.model.llm else ())))
-        _check_losses(self.config)
-        model = build(self.config.model, tokenizers.load(self.folder / "tokenizer"))
-        for part, source in self.config.stage.init.items():
-            other = Path(source)
-            if part in ("ctc", "projector"):
-                _same_units(other / "tokenizer", self.folder / "tokenizer", f"stage.init.{part}")
-            path = other / "weights.safetensors"
-            checkpoint.load_part(model.parts[part], checkpoint.read_weights(path), part, str(path))
-        return model
+    def start(self, config: ExperimentConfig, units: Path) -> None:
+        """Write configuration and units, unless a run to be continued has them there (see `check`)."""
+        if not self._is_begun:
+            with write_atomically(self.folder / "tokenizer") as temporary:
+                shutil.copytree(units, temporary)
+            configs.dump(config, self.folder / "config.yaml")
+
+    @property
+    def _is_begun(self) -> bool:
+        """Whether the folder holds weights; before the first checkpoint a mended configuration may replace the old."""
+        weights = (self.folder / "weights.safetensors").is_file() or any(self.folder.glob("checkpoints/step-*"))
+        return weights and (self.folder / "config.yaml").is_file()
 
     @property
     def stored_parts(self) -> set[str]:
@@ -114,6 +114,25 @@ class Experiment:
         for part in sorted(self.stored_parts):
             checkpoint.load_part(model.parts[part], tensors, part, str(path))
         return model.eval()
+
+
+def new_model(config: ExperimentConfig, units: Path) -> SpeechLLM:
+    """The model before training: pretrained parts, then the parts that `stage.init` takes from experiments.
+
+    Raises:
+        UserError: a part or loss that the model has not, a part that does not load.
+    """
+    check(config.stage, ("encoder", "ctc", *(("projector", "llm") if config.model.llm else ())))
+    _check_losses(config)
+    model = build(config.model, tokenizers.load(units))
+    for part, source in config.stage.init.items():
+        other = Path(source)
+        path = other / "weights.safetensors"
+        tensors = checkpoint.read_weights(path)
+        if part in ("ctc", "projector"):
+            _same_units(other / "tokenizer", units, f"stage.init.{part}")
+        checkpoint.load_part(model.parts[part], tensors, part, str(path))
+    return model
 
 
 def _check_losses(config: ExperimentConfig) -> None:

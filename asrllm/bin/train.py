@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asrllm import config as configs
 from asrllm import console, dist
-from asrllm.experiment import Experiment, ExperimentConfig, Loader, cache_frames, open_corpus, validation
+from asrllm.experiment import Experiment, ExperimentConfig, Loader, cache_frames, new_model, open_corpus, validation
 from asrllm.train.checkpoint import is_finished
 from asrllm.train.optim import seed_everything
 from asrllm.train.trainer import Trainer
@@ -37,15 +37,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = configs.load(args.config, SCHEMA, args.set)
     device = dist.start(args.ngpu)
     experiment = Experiment(args.exp)
+    experiment.check(config, args.tokenizer)
     if is_finished(args.exp):
-        experiment.start(config, args.tokenizer)  # says if it was trained otherwise than asked for now
         log.info("%s: finished before, nothing to do", args.exp)
         return
-    if dist.rank() == 0:
-        experiment.start(config, args.tokenizer)
-    dist.barrier()
     seed_everything(config.train.seed)
-    model = experiment.new_model()
+    model = new_model(config, args.tokenizer)
     train_set = open_corpus(args.train_data, config, model, args.exp / "skipped.train.txt", training=True)
     valid_set = open_corpus(args.valid_data, config, model, args.exp / "skipped.valid.txt", training=False)
     model.to(device)
@@ -53,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         store = args.exp.parent / "frames"
         train_set = cache_frames(train_set, model, store, device)
         valid_set = cache_frames(valid_set, model, store, device)
+    if dist.rank() == 0:
+        experiment.start(config, args.tokenizer)  # so late that most mistakes leave no folder behind
+    dist.barrier()
     loader = Loader(train_set, config.train.seed)
     command = shlex.join(["python", "-m", "asrllm.bin.train", *(argv if argv is not None else sys.argv[1:])])
     keep = frozenset(experiment.stored_parts)
