@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from asrllm.config import Config
@@ -28,7 +29,8 @@ def load_llm(config: LlmConfig) -> nn.Module:
     """The pretrained model, in eval mode.
 
     Raises:
-        UserError: nothing loads from there, or the model's head does more than one matrix product.
+        UserError: nothing loads from there, a weight is missing or of another shape, or the model's head does more than
+            one matrix product.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -36,14 +38,20 @@ def load_llm(config: LlmConfig) -> nn.Module:
     logging.disable_progress_bar()
     path = Path(config.model)
     where: dict[str, Any] = {"dtype": DTYPES[config.dtype]}
+    loader: Any = AutoModelForCausalLM  # its stubs know no second result
     if path.suffix == ".gguf":
         where["gguf_file"] = path.name
     try:
         source = str(path.parent) if path.suffix == ".gguf" else config.model
-        llm = AutoModelForCausalLM.from_pretrained(source, **where)
-    except (OSError, ValueError) as error:
+        llm, report = loader.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True, **where)
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{config.model}: no causal LLM loads from this folder, file or hub id ({reason})") from None
+    # The library leaves these as random numbers draw them.
+    if lacking := sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}):
+        raise UserError(
+            f"{config.model}: weights are missing or do not fit its config.json: {', '.join(lacking)}: fetch it again"
+        )
     llm.eval()
     _check_head(llm, config.model)
     return llm

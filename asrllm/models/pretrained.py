@@ -8,6 +8,7 @@ import logging
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from asrllm.config import Config
@@ -61,7 +62,12 @@ def load(config: PretrainedConfig) -> Any:
         )
     for name in ("modeling_utils", "distributed.tensor_parallel"):  # what they would warn of is checked below
         logging.getLogger(f"transformers.{name}").setLevel(logging.ERROR)
-    model, report = transformers.AutoModel.from_pretrained(config.model, dtype=torch.float32, output_loading_info=True)
+    try:
+        model, report = transformers.AutoModel.from_pretrained(
+            config.model, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"encoder.model: no weights load from {config.model} ({error}): fetch it again") from None
     check_weights(config.model, report)
     match kind:
         case "whisper":
