@@ -33,7 +33,7 @@ def load(path: Path, schema: type[Schema], overrides: Sequence[str] = ()) -> Sch
     Raises:
         UserError: lists every fault, one a line.
     """
-    tree = _read(path)
+    tree = _read(path, ())
     for item in overrides:
         _override(tree, item)
     return parse(tree, schema, source=str(path))
@@ -61,9 +61,11 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            mark = key_node.start_mark
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise UserError(f"{mark.name}: line {mark.line + 1}: a key must be a word, found a list or a mapping")
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                mark = key_node.start_mark
                 raise UserError(f"{mark.name}: line {mark.line + 1}: key {key!r} is given twice: keep one of them")
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -76,7 +78,10 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+    """The mapping of a file with its base merged; `children` are the files that led to it."""
+    if path.resolve() in children:
+        raise UserError(f"{path}: base: the file leads back to itself: give another file or none")
     try:
         with path.open(encoding="utf-8") as stream:
             tree = yaml.load(stream, _Loader) or {}
@@ -87,7 +92,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{path}: the top level must be a mapping of keys to values, found {type(tree).__name__}")
     base = tree.pop("base", None)
-    return tree if base is None else _merge(_read(path.parent / str(base)), tree)
+    return tree if base is None else _merge(_read(path.parent / str(base), (*children, path.resolve())), tree)
 
 
 def _merge(old: Any, new: Any) -> Any:
@@ -106,7 +111,10 @@ def _override(tree: dict[str, Any], item: str) -> None:
         tree = tree.setdefault(name, {})
         if not isinstance(tree, dict):
             raise UserError(f"--set {item}: {name} holds a value, not a mapping")
-    tree[last] = yaml.load(text, _Loader)
+    try:
+        tree[last] = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {item}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _sentence(fault: Any, names: set[str]) -> str:
