@@ -51,12 +51,22 @@ def _explain(fault: BaseException) -> str | None:
         return str(fault)
     link: BaseException | None = fault
     while link is not None:
-        if isinstance(link, OSError) and link.errno == errno.ENOSPC:
-            return f"no space left on the disk for {link.filename or 'a file'}: free some space, then start again"
+        if _tells_full_disk(link):
+            name = link.filename if isinstance(link, OSError) else None
+            return f"no space left on the disk for {name or 'a file'}: free some space, then start again"
+        if isinstance(link, (PermissionError, NotADirectoryError)) and link.filename:
+            return f"{link.filename}: {link.strerror}: give a path that can be read or written"
         if isinstance(link, (ImportError, OSError, RuntimeError)) and "torchaudio" in str(link).lower():
             return "torchaudio is missing or does not fit the installed torch: run tools/install.sh, which mends it"
         link = link.__cause__ or link.__context__
     return None
+
+
+def _tells_full_disk(fault: BaseException) -> bool:
+    """Whether a disk or a quota was full; shutil and libraries in Rust tell the system's error in their text alone."""
+    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(f"{words} {errno.ENOSPC}{end}" in str(fault) for words, end in (("os error", ")"), ("[Errno", "]")))
 
 
 @contextmanager
