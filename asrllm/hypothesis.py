@@ -53,7 +53,7 @@ def read_decoding(folder: Path) -> dict[str, NBest]:
     """All shards of a decoding by utterance id.
 
     Raises:
-        UserError: no shard, shards of different splits, a shard missing, an utterance given twice.
+        UserError: no shard, shards of different splits, a shard missing, a line cut off, an utterance given twice.
     """
     shards = {path: re.fullmatch(r"hyp\.(\d+)of(\d+)\.jsonl", path.name) for path in sorted(folder.glob("hyp.*.jsonl"))}
     splits = {int(match[2]) for match in shards.values() if match}
@@ -67,11 +67,14 @@ def read_decoding(folder: Path) -> dict[str, NBest]:
         raise UserError(f"{folder}: {shard_name(min(missing), jobs)} is missing: run the decoding (stage 8) again")
     results: dict[str, NBest] = {}
     for path in shards:
-        for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
-            entry = json.loads(line) if line else None
-            if entry is None:  # a shard without utterances
+        for number, line in enumerate(path.read_bytes().rstrip(b"\n").split(b"\n"), 1):
+            if not line:  # a shard without utterances
                 continue
-            result = NBest(entry["utt_id"], entry["seconds"], [Hypothesis(**each) for each in entry["hypotheses"]])
+            try:
+                entry = json.loads(line.decode())
+                result = NBest(entry["utt_id"], entry["seconds"], [Hypothesis(**each) for each in entry["hypotheses"]])
+            except (ValueError, TypeError, KeyError) as fault:
+                raise UserError(f"{path}: line {number}: not a result of a decoding ({fault}): decode again") from None
             if result.utt_id in results:
                 raise UserError(f"{path}: line {number}: utterance {result.utt_id} is given twice: decode again")
             results[result.utt_id] = result

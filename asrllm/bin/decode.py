@@ -17,6 +17,7 @@ from asrllm.console import UserError, write_atomically
 from asrllm.data import kaldi, sampler
 from asrllm.data.dataset import Dataset, batches
 from asrllm.data.sampler import BatchConfig, Length
+from asrllm.decode.beam import BeamConfig
 from asrllm.decode.decoder import DecodeConfig, PretrainedConfig, decode, prepared
 from asrllm.experiment import SAMPLE_RATE, Experiment
 from asrllm.hypothesis import Hypothesis, NBest, shard_name, write_shard
@@ -60,9 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         temporary.write_text(json.dumps(speed) + "\n")
     write_shard(results, out)
     cut = sum(not result.best.ended for result in results)
-    log.info(
-        "%d utterances, %.1f s of audio in %.1f s: real-time factor %.3f", len(results), seconds, wall, wall / seconds
-    )
+    factor = wall / seconds if seconds else 0.0  # more jobs than utterances leave some of them without any
+    log.info("%d utterances, %.1f s of audio in %.1f s: real-time factor %.3f", len(results), seconds, wall, factor)
     if cut:
         log.warning("%d hypotheses reached the token limit without an end token", cut)
 
@@ -91,7 +91,10 @@ def _recogniser(config: DecodeConfig, exp: Path, device: torch.device) -> Iterat
 
         yield transcribe
     else:
-        model = Experiment(exp).model().to(device)
+        experiment = Experiment(exp)
+        if isinstance(config.search, BeamConfig) and experiment.config.model.llm is None:
+            raise UserError(f"{exp}: its model has no LLM: decode it with search.type ctc_greedy")
+        model = experiment.model().to(device)
         with prepared(model, config):
             yield lambda batch: decode(model, batch.to(device), config, SAMPLE_RATE)
 
