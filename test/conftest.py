@@ -1,6 +1,8 @@
 """Settings and fixtures of all tests: one torch thread, no network, real recordings and pretrained parts if at hand."""
 
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import torch
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "test"))  # for toy_corpus
 
 
 @pytest.fixture(autouse=True)
@@ -46,4 +49,23 @@ def pretrained() -> Path:
     for part in ("smollm2-135m-instruct", "moonshine-base", "whisper-tiny.en"):
         if not (folder / part).is_dir():
             pytest.skip(f"no pretrained parts: {folder / part} is not there (test/run.sh fetches it where it can)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a toy recipe after a run of all its stages; not to be changed. Takes some ten seconds, once."""
+    import toy_corpus
+
+    folder = tmp_path_factory.mktemp("recipe")
+    toy_corpus.make(folder)
+    return folder
+
+
+@pytest.fixture
+def work(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the toy recipe to work in or to spoil, and the working directory."""
+    folder = tmp_path / "recipe"
+    shutil.copytree(recipe, folder)
+    monkeypatch.chdir(folder)
     return folder

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,27 +11,12 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 import toy_corpus
 from toy_corpus import SEARCHES, TRAININGS, decode_options, train_options, tree
 
 from asrllm.bin import decode, train
 from asrllm.hypothesis import NBest, read_decoding
 from asrllm.score.scoring import read_score
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_corpus.trained(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def work(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished recipe, to work in."""
-    shutil.copytree(recipe, tmp_path / "recipe")
-    monkeypatch.chdir(tmp_path / "recipe")
-    return tmp_path / "recipe"
 
 
 def weights(exp: Path) -> dict[str, torch.Tensor]:
@@ -150,6 +134,12 @@ def test_shards_and_batch_mates_do_not_change_a_result(work: Path, search: str) 
     assert sum(len(read.read_text().splitlines()) for read in Path("halves").glob("hyp.*")) == 12
 
 
+def test_more_jobs_than_utterances(work: Path) -> None:
+    for job in range(1, 14):
+        decode.main([*decode_options("decode_ctc", "exp/train_encoder", "many"), "--shard", f"{job}/13"])
+    assert_same_results(read_decoding(work / "exp/train_encoder/decode_ctc/test"), read_decoding(Path("many")))
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(work: Path, root: Path) -> None:
     """Two processes with a batch of 24 each, against one that accumulates two such batches: all 48 in every step.
@@ -158,7 +148,7 @@ def test_two_processes_train_as_one_does(work: Path, root: Path) -> None:
     """
     larger = ["--set", "data.batch.max_utterances=24"]
     options = [*train_options("train_align_linear", "exp/two"), *larger]
-    torchrun = "-m torch.distributed.run --standalone --nproc_per_node 2 -m asrllm.bin.train".split()
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "asrllm.bin.train"]
     done = subprocess.run(
         [sys.executable, *torchrun, *options],
         env=os.environ | {"PYTHONPATH": str(root)},

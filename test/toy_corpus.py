@@ -1,22 +1,24 @@
 """Speech that a tiny model learns in seconds: five words, each a tone; and a random LLM of two layers.
 
-`trained` runs the whole chain once for all tests of a session.
+The fixtures `recipe` and `work` of conftest.py hold what `make` makes here.
 """
 
-import functools
 import hashlib
+import importlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from asrllm import console
 from asrllm.bin import check_data, decode, report, score, train, train_tokenizer
 from asrllm.data import kaldi
 
@@ -117,7 +119,7 @@ def run_chain() -> None:
     """Stages 2 to 10 in the working directory; what is done already is done quickly."""
     for name in ("train", "dev", "test"):
         check_data.main([f"data/{name}", "--format", f"dump/{name}"])
-    train_tokenizer.main("--config conf/tokenizer.yaml --text dump/train/text --out exp/tokenizer".split())
+    train_tokenizer.main(["--config", "conf/tokenizer.yaml", "--text", "dump/train/text", "--out", "exp/tokenizer"])
     for name in TRAININGS:
         train.main(train_options(name))
     for exp in TRAININGS:
@@ -125,7 +127,7 @@ def run_chain() -> None:
             decode.main(decode_options(search, f"exp/{exp}"))
             folder = f"exp/{exp}/{search}/test"
             score.main(f"--config conf/score.yaml --ref dump/test --hyp {folder}".split())
-    report.main("--exp exp --out RESULTS.md --command ./run.sh".split())
+    report.main(["--exp", "exp", "--out", "RESULTS.md", "--command", "./run.sh"])
 
 
 @contextmanager
@@ -139,11 +141,9 @@ def inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-@functools.cache
-def trained(place: Path) -> Path:
-    """A recipe's folder after a whole run, made once; paths in it are relative, so that a copy works as well."""
-    folder = place / "recipe"
-    (folder / "conf").mkdir(parents=True)
+def make(folder: Path) -> None:
+    """A recipe's folder after a whole run; paths in it are relative, so that a copy works as well."""
+    (folder / "conf").mkdir()
     for name, text in FILES.items():
         (folder / "conf" / f"{name}.yaml").write_text(text)
     write_llm(folder / "llm")
@@ -152,12 +152,39 @@ def trained(place: Path) -> Path:
         for seed, (name, count) in enumerate({"train": 48, "dev": 4, "test": 12}.items()):
             write_data(Path("data"), name, count, seed)
         run_chain()
-    return folder
+
+
+def rewrite(path: str, change: Callable[[list[str]], list[str]]) -> None:
+    """Change the lines of a file."""
+    lines = Path(path).read_text().splitlines(keepends=True)
+    Path(path).write_text("".join(change(lines)))
+
+
+def refused(capsys: pytest.CaptureFixture[str], program: str, options: list[str], code: int = 1) -> tuple[str, str]:
+    """What a program says on stderr and on stdout when it must refuse.
+
+    It says one sentence (a faulty YAML: one more line for each fault) and leaves the files below the working directory
+    as they are; an empty folder is nothing half-written.
+    """
+    main = importlib.import_module(f"asrllm.bin.{program}").main
+    before = tree(Path.cwd())
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        console.run(lambda: main(options))
+    said = capsys.readouterr()
+    assert end.value.code == code, said.err
+    assert "Traceback" not in said.err
+    if code == 1:
+        first, *others = said.err.splitlines()
+        assert ": error: " in first and all(line.startswith("  ") for line in others), said.err
+    assert tree(Path.cwd()) == before
+    return said.err, said.out
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every file and folder below `folder`: path -> hash of what is in it."""
+    """Every file below `folder`: path -> hash of what is in it."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
