@@ -33,6 +33,10 @@ class LlmTokenizer:
         """The token that ends a transcript."""
         return int(self._tokenizer.eos_token_id)
 
+    def same_vocabulary(self, other: "LlmTokenizer") -> bool:
+        """Whether both give every token the same id."""
+        return bool(self._tokenizer.get_vocab() == other._tokenizer.get_vocab())
+
     def encode_transcript(self, text: str) -> list[int]:
         """Tokens of a transcript, written with one space before it, without begin and end tokens."""
         return list(self._tokenizer.encode(" " + text, add_special_tokens=False)) if text else []
