@@ -62,7 +62,7 @@ TRAINING = {
         "train_encoder",
         lambda: shutil.copytree("exp/train_encoder", NEW) and (Path(NEW) / "summary.json").unlink(),
         ["--set", "train.seed=5"],
-        "exp/new: a run of another configuration was interrupted here (train.seed was 1, is now 5): restore",
+        "exp/new: a run of another configuration is here (train.seed was 1, is now 5): restore",
     ),
     "finished with other config": (
         "train_encoder",

@@ -1,6 +1,7 @@
 """Stage 8: recognise a data directory with an experiment, or with a pretrained recogniser as it is."""
 
 import argparse
+import hashlib
 import json
 import logging
 import time
@@ -29,7 +30,7 @@ log = logging.getLogger("asrllm")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parse = argparse.ArgumentParser(prog="decode", description=__doc__)
+    parse = argparse.ArgumentParser(prog="decode", description=__doc__, allow_abbrev=False)
     parse.add_argument("--config", type=Path, required=True, help="YAML of the search")
     parse.add_argument("--exp", type=Path, required=True, help="experiment; not read where search.type is pretrained")
     parse.add_argument("--data", type=Path, required=True, help="formatted data directory (stage 2)")
@@ -46,20 +47,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = configs.load(args.config, SCHEMA, args.set)
     job, jobs = _shard(args.shard)
     device = dist.start(args.ngpu, (job - 1) % max(1, args.ngpu))
-    out = args.out / shard_name(job, jobs)
-    if out.is_file():
+    out, speed_file = args.out / shard_name(job, jobs), args.out / f"speed.{job}of{jobs}.json"
+    utterances = kaldi.read(args.data)[job - 1 :: jobs]
+    made_from = _fingerprint(config, args.exp, utterances)
+    if out.is_file() and speed_file.is_file() and json.loads(speed_file.read_text()).get("made_from") == made_from:
         log.info("%s: decoded before, nothing to do", out)
         return
-    utterances = kaldi.read(args.data)[job - 1 :: jobs]
     with _recogniser(config, args.exp, device) as recognise:
         begin = time.perf_counter()
         results = _decode(utterances, recognise, config.batch_seconds)
         wall = time.perf_counter() - begin
     seconds = sum(result.seconds for result in results)
     speed = {"seconds_audio": seconds, "seconds_wall": wall, "device": str(device), "threads": torch.get_num_threads()}
-    with write_atomically(args.out / f"speed.{job}of{jobs}.json") as temporary:
-        temporary.write_text(json.dumps(speed) + "\n")
     write_shard(results, out)
+    with write_atomically(speed_file) as temporary:
+        temporary.write_text(json.dumps(speed | {"made_from": made_from}) + "\n")
+    for other in set(args.out.glob("hyp.*.jsonl")) | set(args.out.glob("speed.*.json")):
+        if not other.name.split(".")[1].endswith(f"of{jobs}"):
+            other.unlink(missing_ok=True)  # of a decoding in another number of jobs
     cut = sum(not result.best.ended for result in results)
     factor = wall / seconds if seconds else 0.0  # more jobs than utterances leave some of them without any
     log.info("%d utterances, %.1f s of audio in %.1f s: real-time factor %.3f", len(results), seconds, wall, factor)
@@ -72,6 +77,14 @@ def _shard(text: str) -> tuple[int, int]:
     if not (slash and job.isdigit() and jobs.isdigit() and 1 <= int(job) <= int(jobs)):
         raise UserError(f"--shard {text}: expected K/N with 1 <= K <= N, such as 1/4")
     return int(job), int(jobs)
+
+
+def _fingerprint(config: DecodeConfig, exp: Path, utterances: Sequence[kaldi.Utterance]) -> str:
+    """What a shard was decoded with and from: the search, the weights, the audio."""
+    weights = exp / "weights.safetensors"
+    stamp = (weights.stat().st_size, weights.stat().st_mtime_ns) if weights.is_file() else ()
+    whole = repr((config.model_dump_json(), stamp, [(each.utt_id, each.source, each.seconds) for each in utterances]))
+    return hashlib.sha256(whole.encode()).hexdigest()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ log = logging.getLogger("asrllm")
 
 def parser() -> argparse.ArgumentParser:
     """Options of the program."""
-    options = argparse.ArgumentParser(prog="asrllm.bin.report", description=__doc__)
+    options = argparse.ArgumentParser(prog="asrllm.bin.report", description=__doc__, allow_abbrev=False)
     options.add_argument("--exp", type=Path, required=True, help="folder of the experiments")
     options.add_argument("--out", type=Path, required=True, help="the Markdown file to write, such as RESULTS.md")
     options.add_argument("--command", default="", help="the command that made the results, shown in the header")

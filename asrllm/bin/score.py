@@ -22,7 +22,7 @@ log = logging.getLogger("asrllm")
 
 def parser() -> argparse.ArgumentParser:
     """Options of the program."""
-    options = argparse.ArgumentParser(prog="asrllm.bin.score", description=__doc__)
+    options = argparse.ArgumentParser(prog="asrllm.bin.score", description=__doc__, allow_abbrev=False)
     options.add_argument("--config", type=Path, required=True, help="YAML: normalizer, units")
     options.add_argument("--ref", type=Path, required=True, help="Kaldi directory with text and utt2spk")
     options.add_argument("--hyp", type=Path, required=True, help="folder of a decoding, which gets the results")

@@ -20,7 +20,7 @@ log = logging.getLogger("asrllm")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parse = argparse.ArgumentParser(prog="train", description=__doc__)
+    parse = argparse.ArgumentParser(prog="train", description=__doc__, allow_abbrev=False)
     parse.add_argument("--config", type=Path, required=True, help="YAML of the stage: model, data, train, stage")
     parse.add_argument("--train_data", type=Path, required=True, help="formatted data directory (stage 2)")
     parse.add_argument("--valid_data", type=Path, required=True, help="formatted data directory (stage 2)")

@@ -14,7 +14,7 @@ log = logging.getLogger("asrllm")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parse = argparse.ArgumentParser(prog="train_tokenizer", description=__doc__)
+    parse = argparse.ArgumentParser(prog="train_tokenizer", description=__doc__, allow_abbrev=False)
     parse.add_argument("--config", type=Path, required=True, help="YAML with the key `tokenizer`")
     parse.add_argument("--text", type=Path, required=True, help="Kaldi `text` of the training set")
     parse.add_argument("--out", type=Path, required=True, help="folder to write")

@@ -60,6 +60,6 @@ def build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
             if not isinstance(units, LlmSubsetTokenizer):
                 raise UserError("projector.type posterior wants CTC units of the LLM: train them with type: llm_subset")
             if not units.llm.same_vocabulary(tokens):
-                raise UserError(f"{config.llm.model}: the CTC units are tokens of another LLM: train them with this one")
+                raise UserError(f"{config.llm.model}: the CTC units are tokens of another LLM: train them with it")
             projector = PosteriorProjector(config.projector, encoder.dim, width(llm), units, partial(embed, llm))
     return SpeechLLM(Language(units, tokens, tokenize(config.prompt, tokens)), encoder, ctc, projector, llm)

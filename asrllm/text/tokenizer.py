@@ -229,12 +229,18 @@ def is_trained(folder: Path, config: CharacterConfig | SentencePieceConfig | Llm
 def read_transcripts(path: Path) -> list[str]:
     """Transcripts of a Kaldi `text`, ids left out."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: run stage 2 (check and format) first") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8: run check_data on the data directory") from None
-    return [line.split(maxsplit=1)[1].strip() for line in lines if len(line.split(maxsplit=1)) == 2]
+    texts = []
+    for number, line in enumerate(lines, 1):
+        try:
+            _, _, text = line.decode().partition(" ")
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: line {number}: not UTF-8: run check_data on the data directory") from None
+        if text.strip():
+            texts.append(text.strip())
+    return texts
 
 
 def _fingerprint(config: Config, texts: list[str]) -> str:

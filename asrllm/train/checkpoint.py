@@ -4,13 +4,11 @@ A checkpoint is a folder `step-N` with `weights.safetensors` (`part/name` -> ten
 in the latest one only, `state.pt` (optimizer and position). It knows files and tensors; not models or training.
 """
 
-import errno
 import json
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,19 +94,9 @@ def read_weights(path: Path) -> Tensors:
 
 def write_weights(tensors: Tensors, path: Path) -> None:
     """Write tensors to a safetensors file, whole or not at all."""
-    with write_atomically(path) as temporary, _disk(path):
+    with write_atomically(path) as temporary:
         safetensors.torch.save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
-
-
-@contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    """Give safetensors' own error the number of the system's error, so that a full disk is told as one."""
-    try:
-        yield
-    except safetensors.SafetensorError as error:
-        if f"os error {errno.ENOSPC}" not in str(error):
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        temporary.chmod(0o644)  # safetensors lets nobody else read
 
 
 class Checkpoints:
@@ -209,8 +197,7 @@ def check_same_config(old: Mapping[str, Any], new: Mapping[str, Any], where: str
     if differing:
         said = "; ".join(f"{key} was {before.get(key)!r}, is now {now.get(key)!r}" for key in differing)
         raise UserError(
-            f"{where}: a run of another configuration was interrupted here ({said}): "
-            "restore these values, or give another --exp"
+            f"{where}: a run of another configuration is here ({said}): restore these values, or give another --exp"
         )
 
 

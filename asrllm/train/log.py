@@ -102,7 +102,8 @@ class MetricLog:
                 if line["kind"] == "phase":
                     axis.axvline(line["step"], color="grey", linestyle=":", linewidth=1)
             axis.set_ylabel(title)
-            axis.legend(loc="best", fontsize="small")
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend(loc="best", fontsize="small")
         axes[-1, 0].set_xlabel("step (dotted: a phase begins)")
         with write_atomically(self.exp / "curves.png") as temporary:
             figure.savefig(temporary, format="png", dpi=100)
