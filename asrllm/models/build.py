@@ -1,6 +1,7 @@
 """The one place that turns configuration into modules: a new component is its file and one `case` here."""
 
 from functools import partial
+from typing import Literal
 
 import pydantic
 from torch import nn
@@ -21,7 +22,7 @@ from asrllm.models.projector import (
 from asrllm.models.speech_llm import Language, SpeechLLM
 from asrllm.text.llm_tokenizer import LlmTokenizer
 from asrllm.text.prompt import PromptConfig, tokenize
-from asrllm.text.tokenizer import LlmSubsetTokenizer, Tokenizer
+from asrllm.text.tokenizer import LlmSubsetTokenizer, Tokenizer, characters
 
 
 class ModelConfig(Config):
@@ -30,6 +31,7 @@ class ModelConfig(Config):
     encoder: ConformerConfig | PretrainedConfig = pydantic.Field(discriminator="type")
     projector: ProjectorConfig | None = None
     llm: LlmConfig | None = None
+    intermediate_units: Literal["same", "character"] = "same"  # of the loss ctc_intermediate
     prompt: PromptConfig = PromptConfig()
 
     @pydantic.model_validator(mode="after")
@@ -47,9 +49,10 @@ def build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
             encoder = Conformer(config.encoder)
         case PretrainedConfig():
             encoder = PretrainedEncoder(config.encoder)
-    ctc = CtcHead(encoder.dim, units.size)
+    lower = characters(units) if config.intermediate_units == "character" else units
+    ctc = CtcHead(encoder.dim, units.size, None if lower is units else lower.size)
     if config.llm is None or config.projector is None:
-        return SpeechLLM(Language(units, None, None), encoder, ctc, None, None)
+        return SpeechLLM(Language(units, lower, None, None), encoder, ctc, None, None)
     llm = load_llm(config.llm)
     tokens = LlmTokenizer(config.llm.model)
     projector: nn.Module
@@ -62,4 +65,4 @@ def build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
             if not units.llm.same_vocabulary(tokens):
                 raise UserError(f"{config.llm.model}: the CTC units are tokens of another LLM: train them with it")
             projector = PosteriorProjector(config.projector, encoder.dim, width(llm), units, partial(embed, llm))
-    return SpeechLLM(Language(units, tokens, tokenize(config.prompt, tokens)), encoder, ctc, projector, llm)
+    return SpeechLLM(Language(units, lower, tokens, tokenize(config.prompt, tokens)), encoder, ctc, projector, llm)

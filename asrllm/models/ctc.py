@@ -1,6 +1,7 @@
 """CTC head (Graves et al. 2006): frames to log-probabilities over units, and the loss.
 
-Label 0 is the blank. The head may also read intermediate layers of the encoder (Lee and Watanabe 2021).
+Label 0 is the blank. The head may also read intermediate layers of the encoder (Lee and Watanabe 2021), in smaller
+units if wanted (Sanabria and Metze 2018).
 """
 
 import torch
@@ -12,16 +13,22 @@ from asrllm.text.tokenizer import BLANK
 class CtcHead(nn.Module):
     """A norm, since pretrained encoders differ in the size of their outputs, one linear layer, a log-softmax."""
 
-    def __init__(self, dim: int, units: int, dropout: float = 0.1) -> None:
+    def __init__(self, dim: int, units: int, lower_units: int | None = None, dropout: float = 0.1) -> None:
+        """`lower_units`: size of the units of intermediate layers, where they are other ones."""
         super().__init__()
         self.units = units
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(dim, units)
+        self.lower = None if lower_units is None else CtcHead(dim, lower_units, dropout=dropout)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """Frames (B, T, D) to log-probabilities (B, T, V) in float32."""
         return self.out(self.dropout(self.norm(frames))).float().log_softmax(-1)
+
+    def intermediate(self, frames: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (B, T, V) for the frames of an intermediate layer."""
+        return self(frames) if self.lower is None else self.lower(frames)
 
 
 def ctc_loss(log_probs: torch.Tensor, lens: torch.Tensor, labels: list[list[int]]) -> torch.Tensor:

@@ -13,7 +13,7 @@ from asrllm.batch import Batch, Loss, pad, real
 from asrllm.models import llm as llms
 from asrllm.models import prefix
 from asrllm.models.conformer import Conformer
-from asrllm.models.ctc import ctc_loss
+from asrllm.models.ctc import CtcHead, ctc_loss
 from asrllm.models.projector import PosteriorProjector
 from asrllm.text.llm_tokenizer import LlmTokenizer
 from asrllm.text.prompt import Prompt
@@ -27,6 +27,7 @@ class Language:
     """What the model knows of text: the CTC units, and the LLM's tokens and prompt where there is an LLM."""
 
     units: Tokenizer
+    lower_units: Tokenizer  # of intermediate layers
     tokens: LlmTokenizer | None
     prompt: Prompt | None
 
@@ -35,7 +36,7 @@ class SpeechLLM(nn.Module):
     """A speech encoder with a CTC head, and, if given, a projector into an LLM."""
 
     def __init__(
-        self, language: Language, encoder: nn.Module, ctc: nn.Module, projector: nn.Module | None, llm: nn.Module | None
+        self, language: Language, encoder: nn.Module, ctc: CtcHead, projector: nn.Module | None, llm: nn.Module | None
     ) -> None:
         super().__init__()
         self.language = language
@@ -68,13 +69,13 @@ class SpeechLLM(nn.Module):
         """The losses asked for, each summed over its targets."""
         frames, lens, taps = self._encode(batch, "ctc_intermediate" in losses)
         made: dict[str, Loss] = {}
-        labels = self._labels(batch) if any(name.startswith("ctc") for name in losses) else []
         counts = self.targets(batch, losses)
         log_probs = self.ctc(frames) if "ctc" in losses else None
         if log_probs is not None:
-            made["ctc"] = Loss(ctc_loss(log_probs, lens, labels), counts["ctc"])
+            made["ctc"] = Loss(ctc_loss(log_probs, lens, self._labels(batch)), counts["ctc"])
         if "ctc_intermediate" in losses:
-            each = [ctc_loss(self.ctc(tap), lens, labels) for tap in taps]
+            labels = self._labels(batch, lower=True)
+            each = [ctc_loss(self.ctc.intermediate(tap), lens, labels) for tap in taps]
             made["ctc_intermediate"] = Loss(torch.stack(each).mean(), counts["ctc_intermediate"])
         if "llm" in losses:
             made["llm"] = self._llm_loss(batch, frames, lens, log_probs)
@@ -84,7 +85,8 @@ class SpeechLLM(nn.Module):
         """How many targets each loss is summed over, without running the model."""
         counts = {}
         for name in losses:
-            rows = self._transcripts(batch) if name == "llm" else self._labels(batch)
+            lower = name == "ctc_intermediate"
+            rows = self._transcripts(batch) if name == "llm" else self._labels(batch, lower)
             counts[name] = sum(map(len, rows))
         return counts
 
@@ -142,8 +144,9 @@ class SpeechLLM(nn.Module):
         loss = nn.functional.cross_entropy(scores, gold, reduction="sum")
         return Loss(loss, len(gold), (scores.argmax(-1) == gold).sum())
 
-    def _labels(self, batch: Batch) -> list[list[int]]:
-        return [self.language.units.encode(text) for text in batch.texts]
+    def _labels(self, batch: Batch, lower: bool = False) -> list[list[int]]:
+        units = self.language.lower_units if lower else self.language.units
+        return [units.encode(text) for text in batch.texts]
 
     def _transcripts(self, batch: Batch) -> list[list[int]]:
         return [[*self.llm_tokenizer.encode_transcript(text), self._prompt().end] for text in batch.texts]

@@ -161,6 +161,12 @@ class LlmSubsetTokenizer:
         return spelled
 
 
+def characters(units: Tokenizer) -> CharacterTokenizer:
+    """The units that are single characters, as units of their own: a spelling of the same text."""
+    texts = (units.decode([label]) for label in range(1, units.size))
+    return CharacterTokenizer(sorted({" ", *(text for text in texts if len(text) == 1 and text != "\u2047")}))
+
+
 def fewest_pieces(string: str, known: Iterable[str]) -> list[str] | None:
     """Split `string` into as few known pieces as possible; None where that cannot be done."""
     best: list[list[str] | None] = [[]] + [None] * len(string)

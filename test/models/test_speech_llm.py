@@ -56,7 +56,7 @@ def model(llm: torch.nn.Module, projector: str = "posterior") -> SpeechLLM:
             PosteriorConfig(type="posterior", hidden=16), 16, WIDTH, Letters(), partial(embed, llm)
         )
         torch.nn.init.normal_(into.residual[-1].weight, std=0.1)
-    language = Language(Letters(), Letters(), Prompt(before=[30, 31], after=[32], end=39))
+    language = Language(Letters(), Letters(), Letters(), Prompt(before=[30, 31], after=[32], end=39))
     return SpeechLLM(language, encoder, CtcHead(16, 27), into, llm).eval()
 
 
@@ -141,6 +141,21 @@ def test_cached_frames_give_the_loss_of_the_audio():
     cached = Batch(whole.utt_ids, whole.texts, None, whole.wave_lens, frames, lens)
     for name, loss in system(whole, ("ctc", "llm")).items():
         assert float(system(cached, ("ctc", "llm"))[name].sum) == pytest.approx(float(loss.sum), rel=1e-6)
+
+
+def test_intermediate_loss_is_the_lower_heads_on_the_named_layers():
+    system = model(llama())
+    config = ConformerConfig(
+        type="conformer", subsampling_channels=4, layers=3, dim=16, heads=2, feed_forward=32, intermediate_layers=(1, 2)
+    )
+    system.encoder = Conformer(config).eval()
+    system.ctc = CtcHead(16, 27, lower_units=27).eval()
+    whole = batch([9000, 16000], ["abc", "dd"])
+    _, lens, taps = system.encoder.with_intermediate(whole.waves, whole.wave_lens)
+    labels = [Letters().encode(text) for text in whole.texts]
+    wanted = sum(float(ctc_loss(system.ctc.lower(tap), lens, labels)) for tap in taps) / 2
+    got = system(whole, ("ctc", "ctc_intermediate"))["ctc_intermediate"]
+    assert float(got.sum) == pytest.approx(wanted, rel=1e-5) and got.count == 5
 
 
 @pytest.mark.parametrize("stride", [1, 2, 5])

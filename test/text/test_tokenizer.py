@@ -64,6 +64,14 @@ def test_characters_of_several_tokens_survive(llm_folder):
     assert units.decode(units.encode("\u72d7 cat\u732b")) == "\u72d7 cat\u732b"
 
 
+@pytest.mark.parametrize("kind", ["character", "llm_subset"])
+def test_units_can_be_spelled_in_characters(kind, llm_folder, tmp_path):
+    tokenizers.train(config_of(kind, llm_folder), TEXTS, tmp_path / "units")
+    spelling = tokenizers.characters(tokenizers.load(tmp_path / "units"))
+    for text in TEXTS:
+        assert len(spelling.encode(text)) == len(text) and spelling.decode(spelling.encode(text)) == text
+
+
 def test_no_word_piece_of_the_subset_is_rarer_than_asked(llm_folder):
     llm = LlmTokenizer(str(llm_folder))
     units = tokenizers.LlmSubsetTokenizer(llm, tokenizers.llm_subset(llm, TEXTS, 2))
