@@ -201,7 +201,6 @@ def open_corpus(folder: Path, config: ExperimentConfig, model: SpeechLLM, skippe
     if not any(utterance.text for utterance in utterances):
         raise UserError(f"{folder}: no transcripts in it: training and validation want a `text` file")
     factors = config.data.speed_factors if training else (1.0,)
-    dataset = Dataset(utterances, SAMPLE_RATE, factors, config.train.seed)
     labels = [model.ctc_tokenizer.encode(utterance.text) for utterance in utterances]
     seconds = Dataset(utterances, SAMPLE_RATE).seconds(0)
     lengths = [Length(each, len(row)) for each, row in zip(seconds, labels, strict=True)]
@@ -210,12 +209,13 @@ def open_corpus(folder: Path, config: ExperimentConfig, model: SpeechLLM, skippe
         shortest = torch.tensor([int(each / max(factors) * SAMPLE_RATE) for each in seconds])
         encoder: Any = model.encoder
         frames = encoder.output_lens(shortest).tolist()
-        short = {i for i in kept if frames_needed(labels[i]) > frames[i]}
+        lower = [model.language.lower_units.encode(utterance.text) for utterance in utterances]
+        both = any(name == "ctc_intermediate" for phase in config.stage.phases for name in phase.losses)
+        needed = [max(map(frames_needed, rows if both else rows[:1])) for rows in zip(labels, lower, strict=True)]
+        short = {i for i in kept if needed[i] > frames[i]}
         kept = [i for i in kept if i not in short]
         dropped += [
-            sampler.Skipped(
-                utterances[i].utt_id, f"{frames[i]} encoder frames, CTC needs {frames_needed(labels[i])} for its labels"
-            )
+            sampler.Skipped(utterances[i].utt_id, f"{frames[i]} encoder frames, CTC needs {needed[i]} for its labels")
             for i in sorted(short)
         ]
     if dropped:
@@ -230,13 +230,15 @@ def open_corpus(folder: Path, config: ExperimentConfig, model: SpeechLLM, skippe
     return Corpus(dataset, [lengths[i] for i in kept], config.data.batch)
 
 
-def cache_frames(corpus: Corpus, model: SpeechLLM, folder: Path, device: torch.device) -> Corpus:
+def cache_frames(
+    corpus: Corpus, model: SpeechLLM, config: ExperimentConfig, folder: Path, device: torch.device
+) -> Corpus:
     """The corpus with the outputs of the frozen encoder read from disk; they are computed once for all experiments.
 
     The store is keyed by the encoder's weights and configuration and by the audio.
     """
     utterances = corpus.dataset.utterances
-    digest = hashlib.sha256(repr(model.encoder).encode())
+    digest = hashlib.sha256(config.model.encoder.model_dump_json().encode())
     for name, weight in model.encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
