@@ -231,14 +231,14 @@ def open_corpus(folder: Path, config: ExperimentConfig, model: SpeechLLM, skippe
 
 
 def cache_frames(
-    corpus: Corpus, model: SpeechLLM, config: ExperimentConfig, folder: Path, device: torch.device
+    corpus: Corpus, model: SpeechLLM, config: ModelConfig, folder: Path, device: torch.device
 ) -> Corpus:
     """The corpus with the outputs of the frozen encoder read from disk; they are computed once for all experiments.
 
     The store is keyed by the encoder's weights and configuration and by the audio.
     """
     utterances = corpus.dataset.utterances
-    digest = hashlib.sha256(config.model.encoder.model_dump_json().encode())
+    digest = hashlib.sha256(config.encoder.model_dump_json().encode())
     for name, weight in model.encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

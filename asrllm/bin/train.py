@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     model.to(device)
     if config.data.cache_frames:
         store = args.exp.parent / "frames"
-        train_set = cache_frames(train_set, model, config, store, device)
-        valid_set = cache_frames(valid_set, model, config, store, device)
+        train_set = cache_frames(train_set, model, config.model, store, device)
+        valid_set = cache_frames(valid_set, model, config.model, store, device)
     if dist.rank() == 0:
         experiment.start(config, args.tokenizer)  # so late that most mistakes leave no folder behind
     dist.barrier()
