@@ -230,9 +230,7 @@ def open_corpus(folder: Path, config: ExperimentConfig, model: SpeechLLM, skippe
     return Corpus(dataset, [lengths[i] for i in kept], config.data.batch)
 
 
-def cache_frames(
-    corpus: Corpus, model: SpeechLLM, config: ModelConfig, folder: Path, device: torch.device
-) -> Corpus:
+def cache_frames(corpus: Corpus, model: SpeechLLM, config: ModelConfig, folder: Path, device: torch.device) -> Corpus:
     """The corpus with the outputs of the frozen encoder read from disk; they are computed once for all experiments.
 
     The store is keyed by the encoder's weights and configuration and by the audio.
