@@ -99,7 +99,7 @@ check_and_format() {
     local set
     for set in $train_set $valid_set $test_sets; do
         run $train_cmd "$expdir/log/check_data.$set.log" \
-            python -m asrllm.bin.check_data "data/$set" --format "$dumpdir/$set" --nj "$nj"
+            python -m asrllm.bin.check_data "data/$set" --nj "$nj" --format "$dumpdir/$set"
     done
 }
 
