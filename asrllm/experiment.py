@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,7 +25,6 @@ from asrllm.data.cache import FrameCache
 from asrllm.data.dataset import Dataset, batches
 from asrllm.data.sampler import BatchConfig, Length
 from asrllm.models.build import ModelConfig, build
-from asrllm.models.conformer import ConformerConfig
 from asrllm.models.ctc import frames_needed
 from asrllm.models.pretrained import PretrainedConfig
 from asrllm.models.speech_llm import LOSSES, SpeechLLM
@@ -137,8 +135,7 @@ def new_model(config: ExperimentConfig, units: Path) -> SpeechLLM:
 
 def _check_losses(config: ExperimentConfig) -> None:
     known = list(LOSSES) if config.model.llm else [name for name in LOSSES if name != "llm"]
-    encoder = config.model.encoder
-    if not (isinstance(encoder, ConformerConfig) and encoder.intermediate_layers):
+    if not config.model.encoder.intermediate_layers:
         known.remove("ctc_intermediate")
     for number, phase in enumerate(config.stage.phases):
         for name in phase.losses:
@@ -207,8 +204,7 @@ def open_corpus(folder: Path, config: ExperimentConfig, model: SpeechLLM, skippe
     kept, dropped = sampler.select(utterances, lengths, config.data.batch)
     if any(name.startswith("ctc") for phase in config.stage.phases for name in phase.losses):
         shortest = torch.tensor([int(each / max(factors) * SAMPLE_RATE) for each in seconds])
-        encoder: Any = model.encoder
-        frames = encoder.output_lens(shortest).tolist()
+        frames = model.encoder.output_lens(shortest).tolist()
         lower = [model.language.lower_units.encode(utterance.text) for utterance in utterances]
         both = any(name == "ctc_intermediate" for phase in config.stage.phases for name in phase.losses)
         needed = [max(map(frames_needed, rows if both else rows[:1])) for rows in zip(labels, lower, strict=True)]

@@ -25,6 +25,7 @@ class PretrainedConfig(Config):
     model: str  # folder in transformers' form, or hub id
     whisper_padding: Literal["pad_30s", "cut"] = "pad_30s"  # Whisper only; stored, since decoding has to equal training
     specaugment: SpecAugmentConfig | None = None  # Whisper only; while the encoder is trained
+    intermediate_layers: tuple[int, ...] = ()  # Whisper only; counted from 1, for the loss `ctc_intermediate`
 
 
 class PretrainedEncoder(nn.Module):
@@ -40,6 +41,7 @@ class PretrainedEncoder(nn.Module):
         self.encoder = load(config)
         self.dim: int = self.encoder.dim
         self.frame_shift_seconds: float = self.encoder.frame_shift_seconds
+        self.intermediate_layers = config.intermediate_layers
 
     def output_lens(self, wave_lens: torch.Tensor) -> torch.Tensor:
         """Frames (B,) that recordings of `wave_lens` (B,) samples give."""
@@ -48,6 +50,12 @@ class PretrainedEncoder(nn.Module):
     def forward(self, waves: torch.Tensor, wave_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`waves` (B, S) with `wave_lens` (B,) -> frames (B, T, D), zero past each end, and frame_lens (B,)."""
         return self.encoder(waves, wave_lens)
+
+    def with_intermediate(
+        self, waves: torch.Tensor, wave_lens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """Frames, lengths, and the frames after each of `intermediate_layers`."""
+        return self.encoder.with_intermediate(waves, wave_lens, self.intermediate_layers)
 
 
 def load(config: PretrainedConfig) -> Any:

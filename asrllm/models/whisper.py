@@ -67,6 +67,13 @@ class WhisperEncoder(nn.Module):
 
         Raises UserError for an utterance of more than 30 s.
         """
+        frames, lens, _ = self.with_intermediate(waves, wave_lens, ())
+        return frames, lens
+
+    def with_intermediate(
+        self, waves: torch.Tensor, wave_lens: torch.Tensor, layers: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """Frames, lengths, and the frames after each of `layers`, counted from 1."""
         if (longest := int(wave_lens.max())) > WINDOW_SAMPLES:
             raise UserError(
                 f"an utterance of {longest / 16000:.1f} s is longer than Whisper's window of 30 s: "
@@ -77,12 +84,15 @@ class WhisperEncoder(nn.Module):
         size = max(1, int(lens.max()))
         if self.padding == "pad_30s":
             log_mel = self._features(nn.functional.pad(waves, (0, WINDOW_SAMPLES - longest)), wave_lens)
-            hidden = self.encoder(log_mel).last_hidden_state[:, :size]
+            whole = torch.full_like(lens, log_mel.shape[2])
+            hidden, taps = self._encode(log_mel, whole, whole // 2, layers)
         else:
             # Silence to see at the end, so that every utterance is followed by what follows it in 30 s.
             log_mel = self._features(nn.functional.pad(waves, (0, 2 * FFT_SAMPLES)), wave_lens)
-            hidden = self._encode_cut(log_mel, wave_lens.div(HOP_SAMPLES, rounding_mode="floor"), lens, size)
-        return hidden * real(lens, size)[:, :, None], lens
+            mel_lens = wave_lens.div(HOP_SAMPLES, rounding_mode="floor")
+            hidden, taps = self._encode(log_mel, mel_lens, lens.clamp(min=1), layers)
+        mask = real(lens, size)[:, :, None]
+        return hidden[:, :size] * mask, lens, [tap[:, :size] * mask for tap in taps]
 
     def _features(self, waves: torch.Tensor, wave_lens: torch.Tensor) -> torch.Tensor:
         """Log-mel (B, M, F); in training masked by SpecAugment if asked for."""
@@ -92,9 +102,12 @@ class WhisperEncoder(nn.Module):
             log_mel = spec_augment(log_mel.transpose(1, 2), lens, self.specaugment).transpose(1, 2)
         return log_mel
 
-    def _encode_cut(self, log_mel: torch.Tensor, mel_lens: torch.Tensor, lens: torch.Tensor, size: int) -> torch.Tensor:
-        """The encoder on `mel_lens` (B,) real feature frames: log_mel (B, F, M) -> (B, size, D)."""
+    def _encode(
+        self, log_mel: torch.Tensor, mel_lens: torch.Tensor, lens: torch.Tensor, layers: tuple[int, ...]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The encoder on `mel_lens` (B,) feature frames, `lens` (B,) frames: log_mel (B, M, F) -> (B, T, D)."""
         encoder = self.encoder
+        size = int(lens.max())
         mask = real(mel_lens, log_mel.shape[2])[:, None]
         # Both convolutions pad with zeros: past each end there have to be zeros as well.
         hidden = nn.functional.gelu(encoder.conv1(log_mel * mask)) * mask
@@ -103,8 +116,11 @@ class WhisperEncoder(nn.Module):
             hidden + encoder.embed_positions.weight[:size], encoder.dropout, training=self.training
         )
         attention = create_bidirectional_mask(
-            config=encoder.config, inputs_embeds=hidden, attention_mask=real(lens.clamp(min=1), size)
+            config=encoder.config, inputs_embeds=hidden, attention_mask=real(lens, size)
         )
-        for layer in encoder.layers:
+        taps = []
+        for number, layer in enumerate(encoder.layers, 1):
             hidden = layer(hidden, attention)
-        return encoder.layer_norm(hidden)
+            if number in layers:
+                taps.append(hidden)
+        return encoder.layer_norm(hidden), taps

@@ -178,6 +178,20 @@ def test_log_mel_equals_the_feature_extractor(mel_bins: int) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_intermediate_frames_of_whisper_are_the_librarys_hidden_states(tmp_path: Path) -> None:
+    model, _ = saved("whisper-pad_30s", tmp_path)
+    config = PretrainedConfig(type="pretrained", model=str(tmp_path), intermediate_layers=(1,))
+    encoder, wave = PretrainedEncoder(config).eval(), torch.randn(14400) * 0.1
+    frames, lens, taps = encoder.with_intermediate(wave[None], torch.tensor([14400]))
+    features = transformers.WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
+    log_mel = features(wave.numpy(), sampling_rate=16000, return_tensors="pt").input_features
+    states = model.encoder(log_mel, output_hidden_states=True).hidden_states
+    assert len(taps) == 1
+    torch.testing.assert_close(taps[0][0], states[1][0, : int(lens)], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(frames, encoder(wave[None], torch.tensor([14400]))[0])
+
+
 def test_mistakes_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a folder"):
         PretrainedEncoder(PretrainedConfig(type="pretrained", model=str(tmp_path / "nowhere")))
