@@ -26,6 +26,7 @@ from asrllm.data.dataset import Dataset, batches
 from asrllm.data.sampler import BatchConfig, Length
 from asrllm.models.build import ModelConfig, build
 from asrllm.models.ctc import frames_needed
+from asrllm.models.frontend import SAMPLE_RATE
 from asrllm.models.pretrained import PretrainedConfig
 from asrllm.models.speech_llm import LOSSES, SpeechLLM
 from asrllm.text import tokenizer as tokenizers
@@ -33,7 +34,6 @@ from asrllm.train import checkpoint
 from asrllm.train.stage import Stage, check
 from asrllm.train.trainer import TrainConfig
 
-SAMPLE_RATE = 16000
 log = logging.getLogger("asrllm")
 
 
@@ -202,12 +202,14 @@ def open_corpus(folder: Path, config: ExperimentConfig, model: SpeechLLM, skippe
     seconds = Dataset(utterances, SAMPLE_RATE).seconds(0)
     lengths = [Length(each, len(row)) for each, row in zip(seconds, labels, strict=True)]
     kept, dropped = sampler.select(utterances, lengths, config.data.batch)
-    if any(name.startswith("ctc") for phase in config.stage.phases for name in phase.losses):
+    losses = {name for phase in config.stage.phases for name in phase.losses}
+    if losses & {"ctc", "ctc_intermediate"}:
         shortest = torch.tensor([int(each / max(factors) * SAMPLE_RATE) for each in seconds])
         frames = model.encoder.output_lens(shortest).tolist()
-        lower = [model.language.lower_units.encode(utterance.text) for utterance in utterances]
-        both = any(name == "ctc_intermediate" for phase in config.stage.phases for name in phase.losses)
-        needed = [max(map(frames_needed, rows if both else rows[:1])) for rows in zip(labels, lower, strict=True)]
+        needed = [frames_needed(row) for row in labels]
+        if "ctc_intermediate" in losses:
+            lower = [frames_needed(model.language.lower_units.encode(utterance.text)) for utterance in utterances]
+            needed = [max(both) for both in zip(needed, lower, strict=True)]
         short = {i for i in kept if needed[i] > frames[i]}
         kept = [i for i in kept if i not in short]
         dropped += [

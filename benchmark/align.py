@@ -34,8 +34,9 @@ from asrllm.batch import Batch
 from asrllm.data import audio, kaldi
 from asrllm.data.dataset import Dataset, batches
 from asrllm.data.sampler import BatchConfig, Length
-from asrllm.experiment import SAMPLE_RATE, Corpus, Loader, cache_frames
+from asrllm.experiment import Corpus, Loader, cache_frames
 from asrllm.models.build import ModelConfig, build
+from asrllm.models.frontend import SAMPLE_RATE
 from asrllm.models.llm import LlmConfig, load_llm
 from asrllm.models.pretrained import PretrainedConfig
 from asrllm.models.projector import LinearConfig

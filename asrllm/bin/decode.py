@@ -20,8 +20,9 @@ from asrllm.data.dataset import Dataset, batches
 from asrllm.data.sampler import BatchConfig, Length
 from asrllm.decode.beam import BeamConfig
 from asrllm.decode.decoder import DecodeConfig, PretrainedConfig, decode, prepared
-from asrllm.experiment import SAMPLE_RATE, Experiment
+from asrllm.experiment import Experiment
 from asrllm.hypothesis import Hypothesis, NBest, shard_name, write_shard
+from asrllm.models.frontend import SAMPLE_RATE
 from asrllm.models.zero_shot import ZeroShotRecogniser
 
 SCHEMA = DecodeConfig

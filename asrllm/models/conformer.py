@@ -13,7 +13,7 @@ from torch import nn
 from asrllm.batch import real
 from asrllm.config import Config
 from asrllm.models.attention import RelativeAttention, RotaryAttention, rotary_table, sinusoids
-from asrllm.models.frontend import HOP, SAMPLE_RATE, FrontendConfig, LogMel
+from asrllm.models.frontend import FrontendConfig, LogMel
 
 
 class ConformerConfig(Config):
@@ -53,7 +53,6 @@ class Conformer(nn.Module):
         super().__init__()
         self.config = config
         self.dim = config.dim
-        self.frame_seconds = config.subsampling * HOP / SAMPLE_RATE
         self.frontend = LogMel(config.frontend)
         self.subsampling = Subsampling(config, self.frontend.dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))

@@ -16,8 +16,6 @@ from asrllm.models.group_norm import normalize_real_frames
 class MoonshineEncoder(nn.Module):
     """The encoder of a `transformers.MoonshineModel`."""
 
-    frame_shift_seconds = 64 * 3 * 2 / 16000
-
     def __init__(self, model: transformers.MoonshineModel) -> None:
         super().__init__()
         self.encoder = model.encoder

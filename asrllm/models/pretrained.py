@@ -40,7 +40,6 @@ class PretrainedEncoder(nn.Module):
         super().__init__()
         self.encoder = load(config)
         self.dim: int = self.encoder.dim
-        self.frame_shift_seconds: float = self.encoder.frame_shift_seconds
         self.intermediate_layers = config.intermediate_layers
 
     def output_lens(self, wave_lens: torch.Tensor) -> torch.Tensor:

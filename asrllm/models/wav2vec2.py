@@ -41,11 +41,9 @@ class Wav2Vec2Encoder(nn.Module):
         self.dim = int(config.hidden_size)
         self.normalize = normalize
         self.windows = list(zip(config.conv_kernel, config.conv_stride, strict=True))
-        self.min_samples, shift = 1, 1
+        self.min_samples = 1
         for kernel, stride in reversed(self.windows):
             self.min_samples = (self.min_samples - 1) * stride + kernel
-            shift *= stride
-        self.frame_shift_seconds = shift / 16000
 
     def output_lens(self, wave_lens: torch.Tensor) -> torch.Tensor:
         """Frames (B,) that recordings of `wave_lens` (B,) samples give; 0 below 400 samples."""

@@ -43,8 +43,6 @@ class LogMel(nn.Module):
 class WhisperEncoder(nn.Module):
     """The encoder of a `transformers.WhisperModel` together with its features."""
 
-    frame_shift_seconds = 2 * HOP_SAMPLES / 16000
-
     def __init__(
         self,
         model: transformers.WhisperModel,
