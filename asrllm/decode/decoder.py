@@ -14,7 +14,7 @@ import torch
 from asrllm.batch import Batch
 from asrllm.config import Config
 from asrllm.decode.beam import BeamConfig, Finished, beam_search
-from asrllm.decode.ctc_search import CtcGreedyConfig, ctc_greedy
+from asrllm.decode.ctc_search import CtcGreedyConfig, CtcPrefixConfig, ctc_greedy, prefix_beam_search
 from asrllm.decode.packed import packed
 from asrllm.decode.scorer import LlmScorer, SpeechModel, Tokenizer
 from asrllm.hypothesis import Hypothesis, NBest
@@ -36,7 +36,9 @@ class DecodeConfig(Config):
     in memory, about twice the speed (float32 only). `dtype: bfloat16` computes under autocast.
     """
 
-    search: Annotated[CtcGreedyConfig | BeamConfig | PretrainedConfig, pydantic.Field(discriminator="type")]
+    search: Annotated[
+        CtcGreedyConfig | CtcPrefixConfig | BeamConfig | PretrainedConfig, pydantic.Field(discriminator="type")
+    ]
     batch_seconds: float = pydantic.Field(60.0, gt=0.0)
     dtype: Literal["float32", "bfloat16"] = "float32"
     packed: bool = True
@@ -64,6 +66,8 @@ def decode(model: SpeechModel, batch: Batch, config: DecodeConfig, sample_rate: 
         match config.search:
             case CtcGreedyConfig():
                 hypotheses = _ctc(model, batch)
+            case CtcPrefixConfig():
+                hypotheses = _ctc_prefix(model, batch, config.search)
             case BeamConfig():
                 hypotheses = _beam(model, batch, config.search, seconds)
             case PretrainedConfig():
@@ -79,6 +83,18 @@ def token_limit(seconds: float, config: BeamConfig) -> int:
 def _ctc(model: SpeechModel, batch: Batch) -> list[list[Hypothesis]]:
     paths = ctc_greedy(*model.ctc_log_probs(batch))
     return [[Hypothesis(model.ctc_tokenizer.decode(ids), total, {"ctc": total}, ids)] for ids, total in paths]
+
+
+def _ctc_prefix(model: SpeechModel, batch: Batch, config: CtcPrefixConfig) -> list[list[Hypothesis]]:
+    found = prefix_beam_search(*model.ctc_log_probs(batch), config)
+    spell = model.ctc_tokenizer.decode
+    return [
+        [
+            Hypothesis(spell(each.labels), each.log_prob, {"ctc": each.log_prob}, each.labels)
+            for each in pool[: config.nbest]
+        ]
+        for pool in found
+    ]
 
 
 def _beam(model: SpeechModel, batch: Batch, config: BeamConfig, seconds: list[float]) -> list[list[Hypothesis]]:

@@ -6,7 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from asrllm.batch import Batch, pad
 from asrllm.decode.beam import BeamConfig
-from asrllm.decode.ctc_search import CtcGreedyConfig
+from asrllm.decode.ctc_search import CtcGreedyConfig, CtcPrefixConfig
 from asrllm.decode.decoder import DecodeConfig, decode, token_limit
 
 
@@ -72,3 +72,12 @@ def test_beam_keeps_n_best_within_the_limit(batch: Batch) -> None:
 def test_token_limit() -> None:
     config = BeamConfig(tokens_per_second=10.0, max_tokens=50)
     assert [token_limit(seconds, config) for seconds in (0.0, 0.1, 1.01, 4.0, 9.0)] == [8, 8, 11, 40, 50]
+
+
+def test_prefix_beam_keeps_n_best(batch: Batch) -> None:
+    search = CtcPrefixConfig(beam=6, nbest=4)
+    for result in decode(Toy(), batch, DecodeConfig(search=search)):
+        assert len({tuple(each.tokens) for each in result.hypotheses}) == 4
+        for each in result.hypotheses:
+            assert each.text == Letters().decode(each.tokens)
+            assert each.scores == {"ctc": each.score}
