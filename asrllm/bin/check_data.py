@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> None:
         dropped = repair.fix(folder, options.fix, options.channel, options.nj)
         print(f"{options.fix}: repaired copy of {folder}, {len(dropped)} utterance(s) dropped: see dropped.txt")
         folder = options.fix
-    report = validate.check(folder, options.channel, options.sample_rate_must_be, options.nj, not options.no_text)
+    demands = validate.Demands(text=not options.no_text)
+    report = validate.check(folder, options.channel, options.sample_rate_must_be, options.nj, demands)
     print(_summary(folder, report))
     _tell(report.problems, options.report)
     if report.problems:

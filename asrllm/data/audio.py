@@ -115,7 +115,7 @@ def decode(source: str, start: float | None = None, end: float | None = None) ->
         return _cut(wave, rate, start, end, source), rate
     try:
         with soundfile.SoundFile(source) as file:
-            first, last = _span(file.frames, file.samplerate, start, end, source)
+            first, last = span(file.frames, file.samplerate, start, end, source)
             file.seek(first)
             wave, rate = file.read(last - first, dtype="float32", always_2d=True), file.samplerate
     except (soundfile.SoundFileError, OSError) as error:
@@ -127,7 +127,7 @@ def decode(source: str, start: float | None = None, end: float | None = None) ->
     return wave, rate
 
 
-def _span(samples: int, rate: int, start: float | None, end: float | None, source: str) -> tuple[int, int]:
+def span(samples: int, rate: int, start: float | None, end: float | None, source: str) -> tuple[int, int]:
     """First sample and the one past the last."""
     if end is not None and end > samples / rate + TOLERANCE_SECONDS:
         raise UserError(
@@ -139,7 +139,7 @@ def _span(samples: int, rate: int, start: float | None, end: float | None, sourc
 
 
 def _cut(wave: np.ndarray, rate: int, start: float | None, end: float | None, source: str) -> np.ndarray:
-    first, last = _span(len(wave), rate, start, end, source)
+    first, last = span(len(wave), rate, start, end, source)
     return wave[first:last].copy()  # the wave may be shared (see _run)
 
 

@@ -5,15 +5,20 @@ Without `segments` a recording is an utterance. It knows the tables, not the aud
 and joins only what is sound; the rules of a whole directory are in `asrllm.data.validate`.
 """
 
+import codecs
 import itertools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from asrllm.console import UserError, write_atomically
+
+_BOM = codecs.BOM_UTF8
+_PIECE_BYTES = 1 << 24  # of a line, read at once
 
 
 @dataclass(frozen=True)
@@ -66,35 +71,63 @@ def scan(path: Path) -> tuple[list[Row], list[Problem]]:
         The rows in file order, the first one of each key; and a problem for each line that is not UTF-8, is empty, has
         no value after its key or repeats a key.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        return [], [Problem(path, 0, f"no readable file ({error.strerror})", "one line for each key")]
     rows: list[Row] = []
     problems: list[Problem] = []
     first: dict[str, int] = {}
-    if lines[-1] == b"":
-        lines.pop()
-    for number, raw in enumerate(lines, 1):
-        try:
-            key, value = _split(raw.decode())
-        except UnicodeDecodeError as error:
-            found = f"the byte {raw[error.start]:#04x} at position {error.start + 1}, which is not UTF-8"
-            problems.append(Problem(path, number, found, "UTF-8 text"))
-            continue
-        if not key:
-            problems.append(Problem(path, number, "an empty line", "a key and its value"))
-        elif not value:
-            wanted = "its transcript" if path.name == "text" else "a value after it"
-            problems.append(Problem(path, number, f"only the key {key}", wanted))
-        elif key in first:
-            problems.append(Problem(path, number, f"the key {key} again (first in line {first[key]})", "each key once"))
-        else:
-            first[key] = number
-            rows.append(Row(number, key, value))
-    if not lines:
+    number = 0
+    try:
+        with path.open("rb") as stream:
+            for number, raw in enumerate(_lines(stream), 1):
+                if raw.startswith(_BOM):
+                    problems.append(Problem(path, number, "a byte order mark before the key", "none"))
+                    raw = raw.removeprefix(_BOM)
+                if fault := _unreadable(raw):
+                    problems.append(Problem(path, number, *fault))
+                    if b"\0" in raw:
+                        return rows, problems  # not text: every further line would be a problem
+                    continue
+                key, value = _split(raw.decode())
+                if not key:
+                    problems.append(Problem(path, number, "an empty line", "a key and its value"))
+                elif not value:
+                    wanted = "its transcript" if path.name == "text" else "a value after it"
+                    problems.append(Problem(path, number, f"only the key {key}", wanted))
+                elif key in first:
+                    found = f"the key {key} again (first in line {first[key]})"
+                    problems.append(Problem(path, number, found, "each key once"))
+                else:
+                    first[key] = number
+                    rows.append(Row(number, key, value))
+    except OSError as error:
+        return [], [Problem(path, 0, f"no readable file ({error.strerror})", "one line for each key")]
+    if not number:
         problems.append(Problem(path, 0, "an empty file", "one line for each key"))
     return rows, problems
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Lines without their ends; one that holds a NUL byte comes as far as it was read, since it may have no end."""
+    parts: list[bytes] = []
+    while part := stream.readline(_PIECE_BYTES):
+        parts.append(part)
+        if part.endswith(b"\n") or b"\0" in part:
+            yield b"".join(parts).removesuffix(b"\n")
+            parts = []
+    if parts:
+        yield b"".join(parts)
+
+
+def _unreadable(line: bytes) -> tuple[str, str] | None:
+    """What was found and what was expected where a line is not plain UTF-8."""
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16 text", "UTF-8: iconv -f UTF-16 -t UTF-8 FILE"
+    if b"\0" in line:
+        return "a NUL byte, as in a binary file or one that a crash cut off", "UTF-8 text"
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        return f"the byte {line[error.start]:#04x} at position {error.start + 1}, which is not UTF-8", "UTF-8 text"
+    return None
 
 
 def _split(line: str) -> tuple[str, str]:
@@ -205,13 +238,15 @@ def write(utterances: Iterable[Utterance], folder: Path) -> None:
 def write_tables(tables: dict[str, dict[str, str]], folder: Path) -> None:
     """Write tables into a folder, keys in byte order; UserError for a key or value that would not read back."""
     for name, table in tables.items():
-        for key, value in table.items():
-            if not re.fullmatch(r"[^ \t\r\n]+", key) or "\n" in value or not value.strip(" \t\r"):
-                raise UserError(
-                    f"{name}: found the key {key!r} with {value!r}, expected no blanks in a key and a value"
-                )
-        lines = (f"{key} {table[key]}\n" for key in sorted(table, key=byte_order))
-        (folder / name).write_text("".join(lines), encoding="utf-8")
+        (folder / name).write_bytes(table_bytes(name, table))
+
+
+def table_bytes(name: str, table: dict[str, str]) -> bytes:
+    """A table as it is written, keys in byte order; UserError for a key or value that would not read back."""
+    for key, value in table.items():
+        if not re.fullmatch(r"[^ \t\r\n]+", key) or "\n" in value or not value.strip(" \t\r"):
+            raise UserError(f"{name}: found the key {key!r} with {value!r}, expected no blanks in a key and a value")
+    return "".join(f"{key} {table[key]}\n" for key in sorted(table, key=byte_order)).encode()
 
 
 def invert(utt2spk: dict[str, str]) -> dict[str, str]:

@@ -4,17 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asrllm.console import UserError, log, write_atomically
-from asrllm.data.kaldi import byte_order, invert, parse_channel, parse_segment, write_tables
-from asrllm.data.validate import (
-    BY_RECORDING,
-    BY_SPEAKER,
-    BY_UTTERANCE,
-    Directory,
-    channel_fault,
-    is_duration,
-    open_directory,
-    segment_fault,
-)
+from asrllm.data import tables as directories
+from asrllm.data.kaldi import byte_order, parse_channel, parse_segment, table_bytes, write_tables
+from asrllm.data.tables import BY_RECORDING, BY_SPEAKER, Tables
+from asrllm.data.validate import Directory, channel_fault, is_duration, open_directory, segment_fault
 
 
 @dataclass(frozen=True)
@@ -33,24 +26,46 @@ def fix(folder: Path, out: Path, channel: int | None = None, jobs: int = 1) -> l
     """
     if out.resolve() == folder.resolve():
         raise UserError(f"--fix {out}: is the directory itself: name another for the copy")
-    directory, _ = open_directory(folder, channel, jobs)
+    tables, dropped = mend(open_directory(folder, channel, jobs)[0])
+    with write_atomically(out) as temporary:
+        temporary.mkdir()
+        write_tables(tables, temporary)
+        lines = (f"{each.utt_id}\t{each.why}\n" for each in dropped)
+        (temporary / "dropped.txt").write_text("".join(lines), encoding="utf-8")
+    return dropped
+
+
+def fix_in_place(folder: Path, open_audio: bool) -> tuple[int, list[Dropped], Path | None]:
+    """Repair a directory where it is, its old tables kept in a new folder in it.
+
+    Returns:
+        How many utterances it has then, those dropped, and the folder of the old tables (None: nothing was to be done).
+    """
+    directory, _ = open_directory(folder, open_audio=open_audio)
+    tables, dropped = mend(directory)
+    same = tables.keys() == directory.rows.keys() and all(
+        (folder / name).read_bytes() == table_bytes(name, table) for name, table in tables.items()
+    )
+    return len(tables["utt2spk"]), dropped, None if same else directories.replace(tables, folder)
+
+
+def mend(directory: Directory) -> tuple[Tables, list[Dropped]]:
+    """The tables of the utterances that obey every rule, and the other utterances.
+
+    Raises:
+        UserError: a table without which nothing can be repaired is missing, or nothing is left.
+    """
     for name in ("wav.scp", "utt2spk"):
         if name not in directory.rows:
-            raise UserError(f"{folder / name}: no such file, and without it nothing can be repaired")
+            raise UserError(f"{directory.folder / name}: no such file, and without it nothing can be repaired")
     everyone = {row.key for name in ("utt2spk", "text", "segments") for row in directory.rows.get(name, [])}
     if "segments" not in directory.rows:
         everyone |= set(directory.recordings)
     reasons = {utt_id: _why_not(directory, utt_id) for utt_id in sorted(everyone, key=byte_order)}
     kept = {utt_id for utt_id, why in reasons.items() if not why}
     if not kept:
-        raise UserError(f"{folder}: no utterance is left after the repair, so nothing was written")
-    dropped = [Dropped(utt_id, why) for utt_id, why in reasons.items() if why]
-    with write_atomically(out) as temporary:
-        temporary.mkdir()
-        write_tables(_kept_tables(directory, kept), temporary)
-        lines = (f"{each.utt_id}\t{each.why}\n" for each in dropped)
-        (temporary / "dropped.txt").write_text("".join(lines), encoding="utf-8")
-    return dropped
+        raise UserError(f"{directory.folder}: no utterance is left after the repair, so nothing was written")
+    return _kept_tables(directory, kept), [Dropped(utt_id, why) for utt_id, why in reasons.items() if why]
 
 
 def _why_not(directory: Directory, utt_id: str) -> str:
@@ -73,25 +88,19 @@ def _why_not(directory: Directory, utt_id: str) -> str:
     return ""
 
 
-def _kept_tables(directory: Directory, kept: set[str]) -> dict[str, dict[str, str]]:
+def _kept_tables(directory: Directory, kept: set[str]) -> Tables:
     """All tables, cut to the utterances kept; one that lacks some of them is left out with a warning."""
-    speakers = {speaker for utt_id, speaker in directory.table("utt2spk").items() if utt_id in kept}
-    recordings = kept
-    if "segments" in directory.rows:
-        recordings = {parse_segment(directory.table("segments")[utt_id])[0] for utt_id in kept}
-    tables = {}
-    for names, keys in ((BY_UTTERANCE, kept), (BY_RECORDING, recordings), (BY_SPEAKER, speakers)):
-        for name in names:
-            if name not in directory.rows or name == "spk2utt":
-                continue
-            table = {key: value for key, value in directory.table(name).items() if key in keys}
-            if name == "reco2file_and_channel":
-                table = {key: _channel_line(key, table.get(key)) for key in keys}
-            if set(table) == keys and (not name.endswith("2dur") or all(map(is_duration, table.values()))):
-                tables[name] = table
-            else:
-                log.warning("%s: not for every key of the copy, so it is left out of it", directory.folder / name)
-    return {**tables, "spk2utt": invert(tables["utt2spk"])}
+    whole = {name: directory.table(name) for name in directory.rows if name != "spk2utt"}
+    cut = directories.keep(whole, kept)
+    recordings = directories.recordings(cut, kept)
+    for name, table in list(cut.items()):
+        if name == "reco2file_and_channel":
+            cut[name] = table = {key: _channel_line(key, table.get(key)) for key in recordings}
+        keys = recordings if name in BY_RECORDING else set(cut["spk2utt"]) if name in BY_SPEAKER else kept
+        if set(table) != keys or (name.endswith("2dur") and not all(map(is_duration, table.values()))):
+            log.warning("%s: not for every key of the copy, so it is left out of it", directory.folder / name)
+            del cut[name]
+    return cut
 
 
 def _channel_line(recording: str, value: str | None) -> str:

@@ -21,19 +21,27 @@ from asrllm.data.kaldi import (
     parse_segment,
     scan,
 )
+from asrllm.data.tables import BY_RECORDING, BY_SPEAKER, BY_UTTERANCE, KNOWN, check_folder
 
 REQUIRED = ("wav.scp", "text", "utt2spk", "spk2utt")
-BY_UTTERANCE = ("text", "utt2spk", "utt2dur", "segments", "feats.scp", "utt2num_frames", "utt2lang")
-BY_RECORDING = ("wav.scp", "reco2file_and_channel", "reco2dur")
-BY_SPEAKER = ("spk2utt", "spk2gender", "spk2age")
+
+
+@dataclass(frozen=True)
+class Demands:
+    """Rules that can be waived."""
+
+    text: bool = True  # `text` is there
+    wav: bool = True  # `wav.scp` is there
+    speaker_order: bool = True  # the order by utterance is the order by speaker
+    audio: bool = True  # recordings can be opened and have what their tables say
 
 
 @dataclass(frozen=True)
 class Recording:
     """What was found behind one line of `wav.scp`."""
 
-    header: audio.Header | None  # None where it can't be used
-    fault: str  # empty where it can
+    header: audio.Header | None  # None where it can't be used or was not opened
+    fault: str  # why it can't be used, or empty
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,15 @@ class Report:
     sample_rates: list[int]
 
 
+_ALL_DEMANDS = Demands()
+
+
 def check(
-    folder: Path, channel: int | None = None, sample_rate: int | None = None, jobs: int = 1, need_text: bool = True
+    folder: Path,
+    channel: int | None = None,
+    sample_rate: int | None = None,
+    jobs: int = 1,
+    demands: Demands = _ALL_DEMANDS,
 ) -> Report:
     """Hold a directory against every rule.
 
@@ -72,15 +87,16 @@ def check(
         channel: chosen for all recordings, counted from 1; goes before `reco2file_and_channel`.
         sample_rate: Hz that every recording must have; None: any.
         jobs: threads that open audio.
-        need_text: False where a directory is only to be decoded.
+        demands: rules that are held against it, such as not `text` where a directory is only to be decoded.
     """
-    directory, problems = open_directory(folder, channel, jobs)
-    problems += _missing_tables(directory, need_text)
+    directory, problems = open_directory(folder, channel, jobs, demands.audio)
+    problems += _missing_tables(directory, demands)
+    if demands.speaker_order:
+        problems += _speaker_order(directory)
     for rule in (
         _order,
         _keys,
         _recording_keys,
-        _speaker_order,
         _speakers,
         _segments,
         _durations,
@@ -95,19 +111,23 @@ def check(
     return Report(problems, len(utt2spk), len(set(utt2spk.values())), _total_seconds(directory), sorted(rates))
 
 
-def open_directory(folder: Path, channel: int | None, jobs: int) -> tuple[Directory, list[Problem]]:
-    """Read the tables that are there and open all recordings."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such data directory")
+def open_directory(
+    folder: Path, channel: int | None = None, jobs: int = 1, open_audio: bool = True
+) -> tuple[Directory, list[Problem]]:
+    """Read the tables that are there and, with `open_audio`, open all recordings."""
+    check_folder(folder)
     tables: dict[str, list[Row]] = {}
     problems: list[Problem] = []
-    for name in dict.fromkeys(BY_UTTERANCE + BY_RECORDING + BY_SPEAKER):
+    for name in KNOWN:
         if (folder / name).exists():
             tables[name], faults = scan(folder / name)
             problems += faults
     rows = tables.get("wav.scp", [])
-    with ThreadPoolExecutor(jobs) as pool:
-        recordings = dict(zip((row.key for row in rows), pool.map(_probe, (row.value for row in rows)), strict=True))
+    recordings = {row.key: Recording(None, "") for row in rows}
+    if open_audio:
+        with ThreadPoolExecutor(jobs) as pool:
+            found = pool.map(_probe, (row.value for row in rows))
+            recordings = dict(zip(recordings, found, strict=True))
     values = {name: {row.key: row.value for row in table} for name, table in tables.items()}
     return Directory(folder, tables, values, recordings, channel), problems
 
@@ -126,9 +146,10 @@ def _probe(source: str) -> Recording:
     return Recording(header, "")
 
 
-def _missing_tables(directory: Directory, need_text: bool) -> Iterator[Problem]:
+def _missing_tables(directory: Directory, demands: Demands) -> Iterator[Problem]:
+    needed = {"text": demands.text, "wav.scp": demands.wav}
     for name in REQUIRED:
-        if name not in directory.rows and (need_text or name != "text"):
+        if name not in directory.rows and needed.get(name, True):
             hint = " (--fix OUT makes it)" if name == "spk2utt" else ""
             yield Problem(directory.folder / name, 0, "no such file", f"one in every data directory{hint}")
 

@@ -9,7 +9,7 @@ import soundfile
 
 from asrllm.console import UserError
 from asrllm.data.repair import fix
-from asrllm.data.validate import check
+from asrllm.data.validate import Demands, check
 
 Break = Callable[[Path], None]
 
@@ -183,7 +183,7 @@ def test_rule(sound: Path, tmp_path: Path, rule: str) -> None:
     before = {path.name: path.read_bytes() for path in sound.iterdir()}
     dropped = fix(sound, tmp_path / "fixed")
     assert {path.name: path.read_bytes() for path in sound.iterdir()} == before
-    left = check(tmp_path / "fixed", need_text=rule != "no text").problems
+    left = check(tmp_path / "fixed", demands=Demands(text=rule != "no text")).problems
     if lost == "stays":
         assert len(left) == 1
         return
