@@ -34,6 +34,18 @@ class Batch:
         return replace(self, **moved)
 
 
+def repeat(batch: Batch, times: int) -> Batch:
+    """All utterances of the batch, `times` times over."""
+    if times == 1:
+        return batch
+    copied = {
+        name: torch.cat([value] * times)
+        for name in ("waves", "wave_lens", "frames", "frame_lens")
+        if (value := getattr(batch, name)) is not None
+    }
+    return replace(batch, utt_ids=batch.utt_ids * times, texts=batch.texts * times, **copied)
+
+
 def pad(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Stack rows (L_i, ...) to (B, max L, ...) with zeros past each end; also their lengths (B,)."""
     lens = torch.tensor([len(row) for row in rows])

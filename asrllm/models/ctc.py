@@ -1,12 +1,14 @@
 """CTC head (Graves et al. 2006): frames to log-probabilities over units, and the loss.
 
 Label 0 is the blank. The head may also read intermediate layers of the encoder (Lee and Watanabe 2021), in smaller
-units if wanted (Sanabria and Metze 2018).
+units if wanted (Sanabria and Metze 2018). Consistency regularisation makes it say the same of two views of an utterance
+(CR-CTC, Yao et al. 2024).
 """
 
 import torch
 from torch import nn
 
+from asrllm.batch import real
 from asrllm.text.tokenizer import BLANK
 
 
@@ -44,6 +46,21 @@ def ctc_loss(log_probs: torch.Tensor, lens: torch.Tensor, labels: list[list[int]
     return nn.functional.ctc_loss(
         log_probs.transpose(0, 1), flat, lens, label_lens, blank=BLANK, reduction="sum", zero_infinity=True
     )
+
+
+def consistency_loss(log_probs: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
+    """How far two views of the same utterances disagree, summed over utterances and frames (CR-CTC, section 3.2).
+
+    Half of KL(second || first) + KL(first || second) a frame; the distribution that a view is drawn to, the left one of
+    each, gets no gradient.
+
+    Args:
+        log_probs: (2 B, T, V), the first views of all utterances, then the second ones.
+        lens: (2 B,) real frames.
+    """
+    targets = log_probs.detach().roll(len(lens) // 2, 0)  # of each view the other one
+    apart = (targets.exp() * (targets - log_probs)).sum(-1)  # (2 B, T)
+    return 0.5 * apart[real(lens, log_probs.shape[1])].sum()
 
 
 def frames_needed(labels: list[int]) -> int:

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from asrllm.batch import Batch, Loss, pad, real
+from asrllm.batch import Batch, Loss, pad, real, repeat
 from asrllm.models import llm as llms
 from asrllm.models import prefix
-from asrllm.models.ctc import CtcHead, ctc_loss
+from asrllm.models.ctc import CtcHead, consistency_loss, ctc_loss
 from asrllm.models.projector import PosteriorProjector
 from asrllm.text.llm_tokenizer import LlmTokenizer
 from asrllm.text.prompt import Prompt
 from asrllm.text.tokenizer import Tokenizer
 
-LOSSES = ("ctc", "ctc_intermediate", "llm")
+LOSSES = ("ctc", "cr_ctc", "ctc_intermediate", "llm")
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,30 @@ class SpeechLLM(nn.Module):
         return [self._prompt().end]
 
     def forward(self, batch: Batch, losses: tuple[str, ...]) -> dict[str, Loss]:
-        """The losses asked for, each summed over its targets."""
-        frames, lens, taps = self._encode(batch, "ctc_intermediate" in losses)
+        """The losses asked for, each summed over its targets.
+
+        With `cr_ctc` in training every utterance is encoded twice, each time with masks and dropout of its own, and the
+        CTC losses are means over both views. `cr_ctc` is counted in CTC labels, so that beside `ctc` of weight 1 its
+        weight is the paper's alpha; in evaluation mode, where both views would be equal, it is 0 and costs nothing.
+        """
+        views = 2 if "cr_ctc" in losses and (self.encoder.training or self.ctc.training) else 1
+        frames, lens, taps = self._encode(repeat(batch, views), "ctc_intermediate" in losses)
         made: dict[str, Loss] = {}
         counts = self.targets(batch, losses)
-        log_probs = self.ctc(frames) if "ctc" in losses else None
-        if log_probs is not None:
-            made["ctc"] = Loss(ctc_loss(log_probs, lens, self._labels(batch)), counts["ctc"])
+        log_probs = self.ctc(frames) if "ctc" in losses or "cr_ctc" in losses else None
+        if "ctc" in losses and log_probs is not None:
+            made["ctc"] = Loss(ctc_loss(log_probs, lens, self._labels(batch) * views) / views, counts["ctc"])
+        if "cr_ctc" in losses and log_probs is not None:
+            apart = consistency_loss(log_probs, lens) if views == 2 else log_probs.new_zeros(())
+            made["cr_ctc"] = Loss(apart, counts["cr_ctc"])
         if "ctc_intermediate" in losses:
-            labels = self._labels(batch, lower=True)
-            each = [ctc_loss(self.ctc.intermediate(tap), lens, labels) for tap in taps]
+            labels = self._labels(batch, lower=True) * views
+            each = [ctc_loss(self.ctc.intermediate(tap), lens, labels) / views for tap in taps]
             made["ctc_intermediate"] = Loss(torch.stack(each).mean(), counts["ctc_intermediate"])
         if "llm" in losses:
-            made["llm"] = self._llm_loss(batch, frames, lens, log_probs)
+            first = slice(len(batch))
+            seen = None if log_probs is None else log_probs[first]
+            made["llm"] = self._llm_loss(batch, frames[first], lens[first], seen)
         return made
 
     def targets(self, batch: Batch, losses: tuple[str, ...]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from asrllm.batch import Batch, pad
 from asrllm.models.conformer import Conformer, ConformerConfig
-from asrllm.models.ctc import CtcHead, ctc_loss, frames_needed
+from asrllm.models.ctc import CtcHead, consistency_loss, ctc_loss, frames_needed
 from asrllm.models.llm import embed
 from asrllm.models.projector import LinearConfig, LinearProjector, PosteriorConfig, PosteriorProjector, label_runs
 from asrllm.models.speech_llm import Language, SpeechLLM
@@ -156,6 +156,56 @@ def test_intermediate_loss_is_the_lower_heads_on_the_named_layers():
     wanted = sum(float(ctc_loss(system.ctc.lower(tap), lens, labels)) for tap in taps) / 2
     got = system(whole, ("ctc", "ctc_intermediate"))["ctc_intermediate"]
     assert float(got.sum) == pytest.approx(wanted, rel=1e-5) and got.count == 5
+
+
+def test_cr_ctc_compares_two_views_and_ctc_is_their_mean():
+    system = model(llama())
+    system.encoder.train()
+    whole = batch([9000, 16000, 5000], ["abc", "dddd", "e"])
+    torch.manual_seed(7)
+    got = system(whole, ("ctc", "cr_ctc", "llm"))
+    torch.manual_seed(7)
+    frames, lens = system.encoder(torch.cat([whole.waves] * 2), torch.cat([whole.wave_lens] * 2))
+    views = system.ctc(frames)
+    assert not torch.allclose(views[:3], views[3:])  # masks and dropout differ
+    labels = [Letters().encode(text) for text in whole.texts]
+    ctc = [float(ctc_loss(views[rows], lens[:3], labels)) for rows in (slice(3), slice(3, 6))]
+    assert float(got["ctc"].sum) == pytest.approx(sum(ctc) / 2, rel=1e-5)
+    assert float(got["cr_ctc"].sum) == pytest.approx(float(consistency_loss(views, lens)), rel=1e-4)
+    assert got["cr_ctc"].count == got["ctc"].count == system.targets(whole, ("cr_ctc",))["cr_ctc"] == 8
+    cached = Batch(whole.utt_ids, whole.texts, None, whole.wave_lens, frames[:3], lens[:3])
+    assert float(got["llm"].sum) == pytest.approx(float(system(cached, ("llm",))["llm"].sum), rel=1e-4)
+
+
+def test_cr_ctc_is_nothing_without_training():
+    system = model(llama())
+    whole = batch([9000, 16000], ["abc", "dd"])
+    got = system(whole, ("ctc", "cr_ctc"))
+    assert float(got["cr_ctc"].sum) == 0.0
+    assert float(got["ctc"].sum) == float(system(whole, ("ctc",))["ctc"].sum)
+
+
+def test_consistency_loss_is_half_of_both_divergences_over_real_frames():
+    log_probs, lens = torch.randn(6, 5, 4).log_softmax(-1), torch.tensor([5, 2, 0, 5, 2, 0])
+    total = 0.0
+    for row in range(3):
+        for t in range(int(lens[row])):
+            first, second = log_probs[row, t].double(), log_probs[row + 3, t].double()
+            total += 0.5 * float((first.exp() * (first - second)).sum() + (second.exp() * (second - first)).sum())
+    assert float(consistency_loss(log_probs, lens)) == pytest.approx(total, rel=1e-5)
+    rows = [consistency_loss(log_probs[[row, row + 3], : lens[row]], lens[[row, row + 3]]) for row in range(3)]
+    assert float(sum(rows)) == pytest.approx(total, rel=1e-5)  # padding and batch mates add nothing
+    log_probs[3:] = log_probs[:3]
+    assert float(consistency_loss(log_probs, lens)) == 0.0
+
+
+def test_consistency_loss_stops_the_gradient_at_its_targets():
+    logits = torch.randn(2, 3, 4, requires_grad=True)
+    consistency_loss(logits.log_softmax(-1), torch.tensor([3, 2])).backward()
+    probs = logits.detach().softmax(-1)
+    wanted = 0.5 * (probs - probs.flip(0))  # of a cross-entropy whose target is held fixed: p - target
+    wanted[1, 2:] = 0.0
+    torch.testing.assert_close(logits.grad, wanted, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 5])
