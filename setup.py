@@ -32,7 +32,7 @@ setup(
     ],
     extras_require={
         "torchaudio": ["torchaudio>=2.6"],
-        "pretrained": ["accelerate>=1.1", "gguf>=0.17", "onnx>=1.17"],
+        "pretrained": ["accelerate>=1.1", "gguf>=0.17", "onnx>=1.17", "peft>=0.17"],
         "dev": [
             "hypothesis>=6.100",
             "mypy>=1.15",

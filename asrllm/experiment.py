@@ -27,7 +27,6 @@ from asrllm.data.sampler import BatchConfig, Length
 from asrllm.models.build import ModelConfig, build
 from asrllm.models.ctc import frames_needed
 from asrllm.models.frontend import SAMPLE_RATE
-from asrllm.models.pretrained import PretrainedConfig
 from asrllm.models.speech_llm import LOSSES, SpeechLLM
 from asrllm.text import tokenizer as tokenizers
 from asrllm.train import checkpoint
@@ -96,9 +95,8 @@ class Experiment:
     @property
     def stored_parts(self) -> set[str]:
         """Parts whose weights the folder holds: all but pretrained ones that no stage touched."""
-        pretrained = {"llm"} | ({"encoder"} if isinstance(self.config.model.encoder, PretrainedConfig) else set())
         touched = {*self.config.stage.init, *self.config.stage.trained}
-        return {"encoder", "ctc", *(("projector", "llm") if self.config.model.llm else ())} - (pretrained - touched)
+        return {*self.config.model.parts} - (self.config.model.given_parts - touched)
 
     def model(self) -> SpeechLLM:
         """The trained model in eval mode.
@@ -120,7 +118,7 @@ def new_model(config: ExperimentConfig, units: Path) -> SpeechLLM:
     Raises:
         UserError: a part or loss that the model has not, a part that does not load.
     """
-    check(config.stage, ("encoder", "ctc", *(("projector", "llm") if config.model.llm else ())))
+    check(config.stage, config.model.parts)
     _check_losses(config)
     model = build(config.model, tokenizers.load(units))
     for part, source in config.stage.init.items():

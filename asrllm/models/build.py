@@ -11,6 +11,7 @@ from asrllm.console import UserError
 from asrllm.models.conformer import Conformer, ConformerConfig
 from asrllm.models.ctc import CtcHead
 from asrllm.models.llm import LlmConfig, embed, load_llm, width
+from asrllm.models.lora import attach
 from asrllm.models.pretrained import PretrainedConfig, PretrainedEncoder
 from asrllm.models.projector import (
     LinearConfig,
@@ -40,6 +41,20 @@ class ModelConfig(Config):
             raise ValueError("projector and llm are given together or not at all")
         return self
 
+    @property
+    def parts(self) -> list[str]:
+        """The names of the parts that `build` makes."""
+        names = ["encoder", "ctc"]
+        if self.llm is not None:
+            names += ["projector", "llm", *(["llm.lora"] if self.llm.lora else [])]
+        return names
+
+    @property
+    def given_parts(self) -> set[str]:
+        """Those of them whose first weights come from a pretrained model."""
+        given = {"encoder"} if isinstance(self.encoder, PretrainedConfig) else set()
+        return given | ({"llm"} if self.llm is not None and self.llm.init == "pretrained" else set())
+
 
 def build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
     """The model with pretrained weights where a part has some, random ones elsewhere."""
@@ -65,4 +80,6 @@ def build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
             if not units.llm.same_vocabulary(tokens):
                 raise UserError(f"{config.llm.model}: the CTC units are tokens of another LLM: train them with it")
             projector = PosteriorProjector(config.projector, encoder.dim, width(llm), units, partial(embed, llm))
-    return SpeechLLM(Language(units, lower, tokens, tokenize(config.prompt, tokens)), encoder, ctc, projector, llm)
+    adapters = attach(llm, config.llm.lora) if config.llm.lora else None
+    language = Language(units, lower, tokens, tokenize(config.prompt, tokens))
+    return SpeechLLM(language, encoder, ctc, projector, llm, adapters)

@@ -13,48 +13,70 @@ from torch import nn
 
 from asrllm.config import Config
 from asrllm.console import UserError
+from asrllm.models.lora import LoraConfig
 
 
 class LlmConfig(Config):
-    """Where the LLM comes from."""
+    """Where the LLM comes from, and the adapters on it."""
 
     model: str  # hub id, local folder, or path of a .gguf file
     dtype: Literal["fp32", "bf16"] = "fp32"  # of the weights in memory
+    init: Literal["pretrained", "random"] = "pretrained"  # `random`: the shape alone is that of `model`
+    seed: int = 0  # of random weights
+    lora: LoraConfig | None = None
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load_llm(config: LlmConfig) -> nn.Module:
-    """The pretrained model, in eval mode.
+    """The model without adapters, in eval mode.
 
     Raises:
         UserError: nothing loads from there, a weight is missing or of another shape, or the model's head does more than
             one matrix product.
     """
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    path = Path(config.model)
-    where: dict[str, Any] = {"dtype": DTYPES[config.dtype]}
-    loader: Any = AutoModelForCausalLM  # its stubs know no second result
+    path, where = Path(config.model), {}
+    source = config.model
     if path.suffix == ".gguf":
-        where["gguf_file"] = path.name
+        source, where["gguf_file"] = str(path.parent), path.name
+    load = _pretrained if config.init == "pretrained" else _random
     try:
-        source = str(path.parent) if path.suffix == ".gguf" else config.model
-        llm, report = loader.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True, **where)
+        llm = load(config, source, where)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{config.model}: no causal LLM loads from this folder, file or hub id ({reason})") from None
+    llm.eval()
+    _check_head(llm, config.model)
+    return llm
+
+
+def _pretrained(config: LlmConfig, source: str, where: dict[str, str]) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM  # its stubs know no second result
+    llm, report = loader.from_pretrained(
+        source, dtype=DTYPES[config.dtype], output_loading_info=True, ignore_mismatched_sizes=True, **where
+    )
     # The library leaves these as random numbers draw them.
     if lacking := sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}):
         raise UserError(
             f"{config.model}: weights are missing or do not fit its config.json: {', '.join(lacking)}: fetch it again"
         )
-    llm.eval()
-    _check_head(llm, config.model)
     return llm
+
+
+def _random(config: LlmConfig, source: str, where: dict[str, str]) -> Any:
+    """Weights drawn as the library draws them for training from scratch, the same for the same seed."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = AutoConfig.from_pretrained(source, **where)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return AutoModelForCausalLM.from_config(shape, dtype=DTYPES[config.dtype])
 
 
 def _check_head(llm: Any, name: str) -> None:

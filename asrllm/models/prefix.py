@@ -52,28 +52,24 @@ def join(
 def body(llm: Any, prompt: Prompt, sequence: Sequence) -> torch.Tensor:
     """Final hidden states (B, L, H) of the positions of `sequence`, after the text before the audio.
 
-    Where nothing of the LLM is trained, the text before runs once for the whole batch and without gradient; its keys
-    and values are shared. Otherwise it is part of every row.
+    The text before runs once for the whole batch; its keys and values are shared, and so is their gradient where
+    something in the LLM is trained.
     """
     with _fast_gradient(llm):
         return _body(llm, prompt, sequence)
 
 
 def _body(llm: Any, prompt: Prompt, sequence: Sequence) -> torch.Tensor:
-    size, device = len(sequence.embeds), sequence.embeds.device
+    if not prompt.before:
+        return llm.base_model(inputs_embeds=sequence.embeds, use_cache=False).last_hidden_state
+    size, device, first = len(sequence.embeds), sequence.embeds.device, len(prompt.before)
     before = llms.embed(llm, torch.tensor([prompt.before], dtype=torch.int64, device=device))
-    frozen = not any(weight.requires_grad for weight in llm.parameters())
-    if frozen and prompt.before:
-        with torch.no_grad():
-            cache = llm.base_model(inputs_embeds=before, use_cache=True).past_key_values
-        cache.batch_repeat_interleave(size)
-        first = len(prompt.before)
-        positions = torch.arange(first, first + sequence.embeds.shape[1], device=device)[None]
-        return llm.base_model(
-            inputs_embeds=sequence.embeds, past_key_values=cache, position_ids=positions, use_cache=True
-        ).last_hidden_state
-    embeds = torch.cat([before.expand(size, -1, -1).to(sequence.embeds.dtype), sequence.embeds], 1)
-    return llm.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[:, len(prompt.before) :]
+    cache = llm.base_model(inputs_embeds=before, use_cache=True).past_key_values
+    cache.batch_repeat_interleave(size)
+    positions = torch.arange(first, first + sequence.embeds.shape[1], device=device)[None]
+    return llm.base_model(
+        inputs_embeds=sequence.embeds, past_key_values=cache, position_ids=positions, use_cache=True
+    ).last_hidden_state
 
 
 @contextmanager

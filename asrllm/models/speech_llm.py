@@ -1,4 +1,4 @@
-"""SpeechLLM: named parts (encoder, ctc, projector, llm) and the losses and prefixes made from them.
+"""SpeechLLM: named parts (encoder, ctc, projector, llm, llm.lora) and the losses and prefixes made from them.
 
 It never freezes a part, never reads a training plan, never touches a path.
 """
@@ -32,21 +32,28 @@ class Language:
 
 
 class SpeechLLM(nn.Module):
-    """A speech encoder with a CTC head, and, if given, a projector into an LLM."""
+    """A speech encoder with a CTC head, and, if given, a projector into an LLM and adapters on the LLM."""
 
     def __init__(
-        self, language: Language, encoder: nn.Module, ctc: CtcHead, projector: nn.Module | None, llm: nn.Module | None
+        self,
+        language: Language,
+        encoder: nn.Module,
+        ctc: CtcHead,
+        projector: nn.Module | None,
+        llm: nn.Module | None,
+        adapters: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.language = language
         self.encoder: Any = encoder
-        self.ctc, self.projector = ctc, projector
+        self.ctc, self.projector, self.adapters = ctc, projector, adapters
         self.llm: Any = llm
 
     @property
     def parts(self) -> dict[str, nn.Module]:
         """The parts that are there, by name."""
         named = {"encoder": self.encoder, "ctc": self.ctc, "projector": self.projector, "llm": self.llm}
+        named["llm.lora"] = self.adapters
         return {name: part for name, part in named.items() if part is not None}
 
     @property
