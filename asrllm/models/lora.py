@@ -76,6 +76,7 @@ def merge(llm: Any) -> None:
         except ValueError:
             raise UserError(f"the adapter of {name} is not finite: its training failed") from None
         llm.set_submodule(name, layer.get_base_layer())
+    del llm.peft_config
 
 
 def _check_targets(llm: Any, config: LoraConfig) -> None:

@@ -127,6 +127,12 @@ class SpeechLLM(nn.Module):
         before = before.to(sequence.embeds.dtype).expand(len(batch), -1, -1)
         return torch.cat([before, sequence.embeds], 1), sequence.lens + len(prompt.before)
 
+    def llm_log_probs(self, batch: Batch) -> torch.Tensor:
+        """What the LLM gives (targets, V) at each token of the transcripts and their ends, all in a row."""
+        frames, lens = self.encode(batch)
+        hidden, _ = self._at_targets(batch, frames, lens, None)
+        return llms.logits(self.llm, hidden).float().log_softmax(-1)
+
     def _encode(self, batch: Batch, taps: bool) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         if batch.frames is not None and batch.frame_lens is not None:
             return batch.frames.float(), batch.frame_lens, []
@@ -146,6 +152,15 @@ class SpeechLLM(nn.Module):
 
     def _llm_loss(self, batch: Batch, frames: torch.Tensor, lens: torch.Tensor, log_probs: torch.Tensor | None) -> Loss:
         """Cross-entropy of the transcript and its end token; logits at those positions only."""
+        hidden, gold = self._at_targets(batch, frames, lens, log_probs)
+        scores = llms.logits(self.llm, hidden).float()  # (targets, V)
+        loss = nn.functional.cross_entropy(scores, gold, reduction="sum")
+        return Loss(loss, len(gold), (scores.argmax(-1) == gold).sum())
+
+    def _at_targets(
+        self, batch: Batch, frames: torch.Tensor, lens: torch.Tensor, log_probs: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Final hidden states (targets, H) that predict the transcripts and their ends, and those tokens (targets,)."""
         transcripts = self._transcripts(batch)
         speech, speech_lens = self._speech(frames, lens, log_probs)
         sequence = prefix.join(self.llm, self._prompt(), speech, speech_lens, [row[:-1] for row in transcripts])
@@ -156,10 +171,7 @@ class SpeechLLM(nn.Module):
         where = sequence.lens[:, None] - target_lens[:, None] + torch.arange(targets.shape[1], device=frames.device)
         wanted = real(target_lens, targets.shape[1])
         rows = torch.arange(len(batch), device=frames.device)[:, None].expand_as(where)[wanted]
-        scores = llms.logits(self.llm, hidden[rows, where[wanted]]).float()  # (targets, V)
-        gold = targets[wanted]
-        loss = nn.functional.cross_entropy(scores, gold, reduction="sum")
-        return Loss(loss, len(gold), (scores.argmax(-1) == gold).sum())
+        return hidden[rows, where[wanted]], targets[wanted]
 
     def _labels(self, batch: Batch, lower: bool = False) -> list[list[int]]:
         units = self.language.lower_units if lower else self.language.units
