@@ -134,6 +134,18 @@ def test_shards_and_batch_mates_do_not_change_a_result(work: Path, search: str) 
     assert sum(len(read.read_text().splitlines()) for read in Path("halves").glob("hyp.*")) == 12
 
 
+def test_the_llm_and_the_ctc_decode_together(work: Path) -> None:
+    """The score of the n best is the weighted sum of the kept ones, and that of the CTC is the CTC's own."""
+    weights = ["--set", "search.weights={ctc: 0.7, length: 0.1}", "--set", "search.length_exponent=0"]
+    decode.main([*decode_options("decode_beam", "exp/train_joint", "joint"), *weights])
+    joint = read_decoding(Path("joint"))
+    ctc = read_decoding(work / "exp/train_joint/decode_ctc/test")
+    assert sum(joint[utt_id].best.text == result.best.text for utt_id, result in ctc.items()) >= 0.9 * len(ctc)
+    for each in (each for result in joint.values() for each in result.hypotheses):
+        assert each.score == pytest.approx(each.scores["llm"] + 0.7 * each.scores["ctc"] + 0.1 * len(each.tokens))
+        assert -100 < each.scores["ctc"] < 0
+
+
 def test_more_jobs_than_utterances(work: Path) -> None:
     for job in range(1, 14):
         decode.main([*decode_options("decode_ctc", "exp/train_encoder", "many"), "--shard", f"{job}/13"])

@@ -6,8 +6,9 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,12 +19,15 @@ from asrllm.console import UserError, write_atomically
 from asrllm.data import kaldi, sampler
 from asrllm.data.dataset import Dataset, batches
 from asrllm.data.sampler import BatchConfig, Length
-from asrllm.decode.beam import BeamConfig
 from asrllm.decode.decoder import DecodeConfig, PretrainedConfig, decode, prepared
+from asrllm.decode.joint import JointConfig
 from asrllm.experiment import Experiment
 from asrllm.hypothesis import Hypothesis, NBest, shard_name, write_shard
 from asrllm.models.frontend import SAMPLE_RATE
+from asrllm.models.llm import LlmConfig, load_llm
+from asrllm.models.speech_llm import SpeechLLM
 from asrllm.models.zero_shot import ZeroShotRecogniser
+from asrllm.text.llm_tokenizer import LlmTokenizer
 
 SCHEMA = DecodeConfig
 log = logging.getLogger("asrllm")
@@ -106,11 +110,21 @@ def _recogniser(config: DecodeConfig, exp: Path, device: torch.device) -> Iterat
         yield transcribe
     else:
         experiment = Experiment(exp)
-        if isinstance(config.search, BeamConfig) and experiment.config.model.llm is None:
+        if isinstance(config.search, JointConfig) and experiment.config.model.llm is None:
             raise UserError(f"{exp}: its model has no LLM: decode it with search.type ctc_greedy")
         model = experiment.model().to(device)
-        with prepared(model, config):
-            yield lambda batch: decode(model, batch.to(device), config, SAMPLE_RATE)
+        lm = _language_model(config.search.lm, model) if isinstance(config.search, JointConfig) else None
+        with prepared(model, config), prepared(lm.to(device), config) if lm is not None else nullcontext():
+            yield lambda batch: decode(model, batch.to(device), config, SAMPLE_RATE, lm)
+
+
+def _language_model(name: str | None, model: SpeechLLM) -> Any:
+    """The causal LM that a search names, over the tokens of the model's LLM."""
+    if name is None:
+        return None
+    if not LlmTokenizer(name).same_vocabulary(model.llm_tokenizer):
+        raise UserError(f"{name}: its tokens are not those of the model's LLM: joint decoding needs one vocabulary")
+    return load_llm(LlmConfig(model=name))
 
 
 def _decode(

@@ -1,40 +1,45 @@
 """Label-synchronous beam search over a weighted sum of scorers, batched over utterances.
 
-A hypothesis of n tokens, its end token counted, with log-score s is ranked by s / n^e, e = `length_exponent`. Those
-that still run have equal n and are compared by s alone. A finished one leaves the beam for the pool of its utterance
-and is rescaled there, so it never takes the place of a running one. An utterance is done when none of its running
-hypotheses can still enter the n best, whatever follows: scores only fall (every term is a log-probability, every weight
-is above zero), so a running s can reach at most s / limit^e. At equal settings this is what transformers' `generate`
-does with `num_beams`, `length_penalty` and `early_stopping="never"`. A beam of 1 is greedy search: the first end token
-ends it.
+A step has two passes. The scorers of all tokens propose `candidates` of them for each hypothesis, beside the end
+tokens; those are scored by all.
+
+A hypothesis of n tokens, its end token counted, with score s is ranked by s / n^e, e = `length_exponent`. Those that
+still run have equal n and are compared by s alone. A finished one leaves the beam for the pool of its utterance and is
+rescaled there, so it never takes the place of a running one. An utterance is done when none of its running hypotheses
+can still enter the n best, whatever follows: a token adds at most g, the sum of what each term can add (nothing, where
+all are log-probabilities and no weight is below zero), so from s at length n it can reach at most the largest
+(s + g (m - n)) / m^e for a length m up to the limit. At equal settings this is what transformers' `generate` does with
+`num_beams`, `length_penalty` and `early_stopping="never"`. A beam of 1 is greedy search: the first end token ends it.
 
 It does not know what the scorers are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import pydantic
 import torch
 
 from asrllm.config import Config
 from asrllm.console import UserError
-from asrllm.decode.scorer import Scorer
+from asrllm.decode.scorer import CandidateScorer, Scorer
 
 
 class BeamConfig(Config):
-    """Beam search with the LLM; `beam: 1` is greedy.
+    """The size of a search; `beam: 1` is greedy.
 
     An utterance of s seconds gets at most `tokens_per_second` * s tokens (at least 8) and never more than `max_tokens`,
-    the end token included.
+    the end token included; and at least `min_tokens_per_second` * s and `min_tokens`, without it. `candidates` are the
+    tokens of each hypothesis that go into the second pass.
     """
 
-    type: Literal["beam"] = "beam"
     beam: int = pydantic.Field(4, ge=1)
     nbest: int = pydantic.Field(1, ge=1)
+    candidates: int = pydantic.Field(20, ge=1)
     length_exponent: float = pydantic.Field(1.0, ge=0.0)
     tokens_per_second: float = pydantic.Field(10.0, gt=0.0)
+    min_tokens_per_second: float = pydantic.Field(0.0, ge=0.0)
     min_tokens: int = pydantic.Field(0, ge=0)
     max_tokens: int = pydantic.Field(400, ge=1)
 
@@ -62,7 +67,7 @@ class _Rows:
     """The running hypotheses, (B, K, ...)."""
 
     tokens: torch.Tensor  # (B, K, L) int64
-    totals: torch.Tensor  # (B, K) weighted sums; -inf marks a row that holds nothing
+    totals: torch.Tensor  # (B, K) weighted sums, float64; -inf marks a row that holds nothing
     parts: torch.Tensor  # (B, K, number of scorers) unweighted sums
 
 
@@ -73,6 +78,7 @@ class _Pool:
     limit: int
     config: BeamConfig
     names: list[str]
+    gain: float  # the most that one token can add to a weighted sum
     best: list[Finished] = field(default_factory=list)
 
     def add(self, tokens: list[int], total: float, parts: list[float], ended: bool) -> None:
@@ -88,8 +94,20 @@ class _Pool:
             return True
         if self.config.beam == 1:
             return bool(self.best)
-        bound = running / self.limit**self.config.length_exponent
+        bound = reach(running, step, self.limit, self.gain, self.config.length_exponent)
         return len(self.best) == self.config.nbest and self.best[-1].score >= bound
+
+
+def reach(total: float, length: int, limit: int, gain: float, exponent: float) -> float:
+    """The most that (total + gain * (m - length)) / m^exponent is for a length m after `length`, up to `limit`.
+
+    A bound, not always reached: its one peak between the two ends may lie at a broken length.
+    """
+    lengths = [float(length + 1), float(limit)]
+    if exponent > 1 and 0 < gain < torch.inf:
+        peak = exponent * (total - gain * length) / (gain * (1 - exponent))
+        lengths.append(min(max(peak, lengths[0]), lengths[1]))
+    return max((total + gain * (each - length)) / each**exponent for each in lengths)
 
 
 @torch.inference_mode()
@@ -99,29 +117,44 @@ def beam_search(
     end_ids: list[int],
     limits: list[int],
     config: BeamConfig,
+    candidate_scorers: Mapping[str, CandidateScorer[Any]] | None = None,
+    least: Sequence[int] | None = None,
 ) -> list[list[Finished]]:
     """The n best hypotheses of each utterance, best first, at least one.
 
     Args:
         scorers: by name; all over the same units and the same utterances.
-        weights: of each scorer, above zero.
+        weights: of each scorer of both kinds; a weight of 0 keeps a score without its having a say.
         end_ids: tokens that end a hypothesis.
         limits: most tokens for each utterance, end token included.
-        config: beam, n best, length exponent, least tokens (its token limits are not read: `limits` holds).
+        config: beam, n best, candidates, length exponent (its other limits are not read: `limits` and `least` hold).
+        candidate_scorers: by name.
+        least: tokens of each utterance before it may end, unless nothing else can follow; else `config.min_tokens`.
 
     Raises:
         UserError: a scorer gives what is not a number.
     """
-    pools = [_Pool(limit, config, list(scorers)) for limit in limits]
+    raters = candidate_scorers or {}
+    names = [*scorers, *raters]
+    bounds = [(weights[name], scorer.bounds) for name, scorer in scorers.items()]
+    bounds += [(weights[name], rater.bounds) for name, rater in raters.items()]
+    gain = sum(max(weight * low, weight * high) for weight, (low, high) in bounds if weight)
+    pools = [_Pool(limit, config, names, gain) for limit in limits]
     live = list(range(len(limits)))
     log_probs, states = {}, {}
     for name, scorer in scorers.items():
         log_probs[name], states[name] = scorer.start()
-    rows = _first_rows(len(limits), len(scorers), next(iter(log_probs.values())).device)
+    states |= {name: rater.start() for name, rater in raters.items()}
+    rows = _first_rows(len(limits), len(names), next(iter(log_probs.values())).device)
     ends = torch.tensor(end_ids, dtype=torch.long, device=rows.totals.device)
+    count = max(config.beam, config.candidates if raters else 0)
     for step in range(1, max(limits) + 1):
-        terms = [(weights[name], log_probs[name], scorers[name].finish(states[name])) for name in scorers]
-        candidates, parents = _extend(rows, terms, ends, config, step)
+        tokens = _propose([(weights[name], log_probs[name]) for name in scorers], ends, count)
+        parts = [log_probs[name].gather(2, tokens) for name in scorers]
+        parts += [rater.score_candidates(states[name], tokens) for name, rater in raters.items()]
+        early = torch.tensor([step <= (least[each] if least else config.min_tokens) for each in live])
+        terms = [(weights[name], part) for name, part in zip(names, parts, strict=True)]
+        candidates, parents = _extend(rows, tokens, terms, ends, early.to(ends.device), config.beam)
         ended = torch.isin(candidates.tokens[..., -1], ends)
         _collect(candidates, ended, [pools[each] for each in live], config.beam)
         going = ended.to(torch.uint8).argsort(dim=1, stable=True)[:, : config.beam]
@@ -132,9 +165,10 @@ def beam_search(
             break
         live = [live[i] for i in stay]
         rows = _take(_Rows(candidates.tokens, totals, candidates.parts), going, stay)
+        parents, tokens = parents.gather(1, going)[stay], rows.tokens[..., -1]
         for name, scorer in scorers.items():
-            state = scorer.select(states[name], parents.gather(1, going)[stay])
-            log_probs[name], states[name] = scorer.score(rows.tokens[..., -1], state)
+            log_probs[name], states[name] = scorer.score(tokens, scorer.select(states[name], parents))
+        states |= {name: rater.advance(states[name], parents, tokens) for name, rater in raters.items()}
     return [pool.best for pool in pools]
 
 
@@ -142,46 +176,56 @@ def _first_rows(utterances: int, terms: int, device: torch.device) -> _Rows:
     """One empty hypothesis for each utterance: copies of it would fill the first beam with one token."""
     return _Rows(
         torch.zeros(utterances, 1, 0, dtype=torch.long, device=device),
-        torch.zeros(utterances, 1, device=device),
-        torch.zeros(utterances, 1, terms, device=device),
+        torch.zeros(utterances, 1, dtype=torch.float64, device=device),
+        torch.zeros(utterances, 1, terms, dtype=torch.float64, device=device),
     )
+
+
+def _propose(terms: list[tuple[float, torch.Tensor]], ends: torch.Tensor, count: int) -> torch.Tensor:
+    """All end tokens and, after them, the best others of each hypothesis: (B, K, C).
+
+    At least `count` others (fewer only if the units are), among which end tokens may stand a second time. `terms` holds
+    weights and log-probabilities (B, K, V).
+    """
+    (weight, mixed), *more = [term for term in terms if term[0]] or terms
+    if more or weight < 0:
+        mixed = sum((weight * log_probs for weight, log_probs in more), weight * mixed)
+    best = mixed.topk(min(count + len(ends), mixed.shape[2]), dim=2).indices
+    return torch.cat([ends.expand(*best.shape[:2], -1), best], dim=2)
 
 
 def _extend(
     rows: _Rows,
-    terms: list[tuple[float, torch.Tensor, torch.Tensor]],
+    tokens: torch.Tensor,
+    terms: list[tuple[float, torch.Tensor]],
     ends: torch.Tensor,
-    config: BeamConfig,
-    step: int,
+    early: torch.Tensor,
+    beam: int,
 ) -> tuple[_Rows, torch.Tensor]:
-    """The best one-token extensions (B, C), best first, and the flat row (B, C) that each comes from.
+    """The best one-token extensions (B, C'), best first, and the flat row (B, C') that each comes from.
 
-    C is beam * (1 + number of end tokens), so that `beam` of them run on even if all ends are among them. `terms` holds
-    weight, log-probabilities (B, K, V) and what is added at an end (B, K).
+    C' is beam * (1 + number of end tokens), so that `beam` of them run on even if all ends are among them. `tokens`
+    (B, K, C) come from `_propose`, `terms` holds weights and scores (B, K, C), `early` (B,) says who may not end yet.
     """
-    scored = rows.totals[..., None]
-    for weight, log_probs, _ in terms:
-        scored = torch.add(scored, log_probs, alpha=weight)
-    if step <= config.min_tokens:
-        scored[..., ends] = -torch.inf
-    else:
-        for weight, _, final in terms:
-            scored[..., ends] += weight * final[..., None]
-    utterances, beam, units = scored.shape
-    totals, index = scored.flatten(1).topk(min(config.beam * (1 + len(ends)), beam * units), dim=1)
+    scored = rows.totals[..., None].expand(tokens.shape).clone()
+    for weight, part in terms:
+        if weight:
+            scored.add_(part, alpha=weight)
+    scored[..., len(ends) :].masked_fill_(torch.isin(tokens[..., len(ends) :], ends), -torch.inf)
+    barred = early & (scored[..., len(ends) :] > -torch.inf).flatten(1).any(1)
+    scored[..., : len(ends)].masked_fill_(barred[:, None, None], -torch.inf)
+    utterances, hypotheses, size = scored.shape
+    totals, index = scored.flatten(1).topk(min(beam * (1 + len(ends)), hypotheses * size), dim=1)
     if totals.isnan().any():
         raise UserError(
             "the scores of the search are not numbers: the model's weights are damaged or its training failed"
         )
-    hypothesis, token = index // units, index % units
-    at_end = torch.isin(token, ends)
-    parts = [
-        log_probs.flatten(1).gather(1, index) + final.gather(1, hypothesis) * at_end for _, log_probs, final in terms
-    ]
-    chosen = _take(rows, hypothesis, list(range(utterances)))
-    tokens = torch.cat([chosen.tokens, token[..., None]], dim=2)
-    first = torch.arange(utterances, device=index.device)[:, None] * beam
-    return _Rows(tokens, totals, chosen.parts + torch.stack(parts, dim=2)), hypothesis + first
+    parent = index // size
+    chosen = _take(rows, parent, list(range(utterances)))
+    longer = torch.cat([chosen.tokens, tokens.flatten(1).gather(1, index)[..., None]], dim=2)
+    parts = torch.stack([part.flatten(1).gather(1, index) for _, part in terms], dim=2)
+    first = torch.arange(utterances, device=index.device)[:, None] * hypotheses
+    return _Rows(longer, totals, chosen.parts + parts), parent + first
 
 
 def _take(rows: _Rows, hypotheses: torch.Tensor, utterances: list[int]) -> _Rows:

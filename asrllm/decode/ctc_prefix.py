@@ -37,10 +37,15 @@ class Paths:
 
     def take(self, rows: torch.Tensor) -> "Paths":
         """The given rows (N',)."""
-        return Paths(
-            *(each[rows] for each in (self.utterances, self.last, self.log_label, self.log_blank)),
-            self.log_prefix[rows],
-        )
+        return Paths(*(field[rows] for field in self._fields()))
+
+    def where(self, chosen: torch.Tensor, others: "Paths") -> "Paths":
+        """These rows where `chosen` (N,), the others' elsewhere."""
+        pairs = zip(self._fields(), others._fields(), strict=True)
+        return Paths(*(torch.where(chosen.view(-1, *[1] * (one.dim() - 1)), one, other) for one, other in pairs))
+
+    def _fields(self) -> tuple[torch.Tensor, ...]:
+        return self.utterances, self.last, self.log_label, self.log_blank, self.log_prefix
 
 
 class CtcPrefix:

@@ -3,23 +3,22 @@
 It knows the model as a `SpeechModel` only; not experiments, not files.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Annotated, Literal
 
 import pydantic
 import torch
+from transformers import PreTrainedModel
 
 from asrllm.batch import Batch
 from asrllm.config import Config
-from asrllm.decode.beam import BeamConfig, Finished, beam_search
+from asrllm.decode.beam import Finished
 from asrllm.decode.ctc_search import CtcGreedyConfig, CtcPrefixConfig, ctc_greedy, prefix_beam_search
+from asrllm.decode.joint import JointConfig, joint_search
 from asrllm.decode.packed import packed
-from asrllm.decode.scorer import LlmScorer, SpeechModel, Tokenizer
+from asrllm.decode.scorer import SpeechModel, Tokenizer
 from asrllm.hypothesis import Hypothesis, NBest
-
-SHORTEST_LIMIT = 8  # tokens that even the shortest audio may take: a word spelled out and the end token
 
 
 class PretrainedConfig(Config):
@@ -37,7 +36,7 @@ class DecodeConfig(Config):
     """
 
     search: Annotated[
-        CtcGreedyConfig | CtcPrefixConfig | BeamConfig | PretrainedConfig, pydantic.Field(discriminator="type")
+        CtcGreedyConfig | CtcPrefixConfig | JointConfig | PretrainedConfig, pydantic.Field(discriminator="type")
     ]
     batch_seconds: float = pydantic.Field(60.0, gt=0.0)
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -53,8 +52,16 @@ def prepared(model: torch.nn.Module, config: DecodeConfig) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def decode(model: SpeechModel, batch: Batch, config: DecodeConfig, sample_rate: int = 16000) -> list[NBest]:
+def decode(
+    model: SpeechModel,
+    batch: Batch,
+    config: DecodeConfig,
+    sample_rate: int = 16000,
+    lm: PreTrainedModel | None = None,
+) -> list[NBest]:
     """Recognise a batch; one n-best list per utterance, in the order of the batch.
+
+    `lm` is the language model that the search names, if it names one.
 
     Raises:
         UserError: the model cannot be searched, or gives what is not a number.
@@ -68,16 +75,12 @@ def decode(model: SpeechModel, batch: Batch, config: DecodeConfig, sample_rate: 
                 hypotheses = _ctc(model, batch)
             case CtcPrefixConfig():
                 hypotheses = _ctc_prefix(model, batch, config.search)
-            case BeamConfig():
-                hypotheses = _beam(model, batch, config.search, seconds)
+            case JointConfig():
+                found = joint_search(model, batch, config.search, seconds, lm)
+                hypotheses = [[_spell(each, model.llm_tokenizer) for each in pool] for pool in found]
             case PretrainedConfig():
                 raise ValueError("a pretrained recogniser is run by transformers, not by a search")
     return [NBest(*each) for each in zip(batch.utt_ids, seconds, hypotheses, strict=True)]
-
-
-def token_limit(seconds: float, config: BeamConfig) -> int:
-    """Most tokens, end token included, for audio of `seconds`."""
-    return min(config.max_tokens, max(SHORTEST_LIMIT, math.ceil(config.tokens_per_second * seconds)))
 
 
 def _ctc(model: SpeechModel, batch: Batch) -> list[list[Hypothesis]]:
@@ -95,13 +98,6 @@ def _ctc_prefix(model: SpeechModel, batch: Batch, config: CtcPrefixConfig) -> li
         ]
         for pool in found
     ]
-
-
-def _beam(model: SpeechModel, batch: Batch, config: BeamConfig, seconds: list[float]) -> list[list[Hypothesis]]:
-    limits = [token_limit(each, config) for each in seconds]
-    scorer = LlmScorer(model.llm, *model.prefix(batch), max(limits))
-    found = beam_search({"llm": scorer}, {"llm": 1.0}, model.llm_end_ids, limits, config)
-    return [[_spell(each, model.llm_tokenizer) for each in pool] for pool in found]
 
 
 def _spell(found: Finished, tokenizer: Tokenizer) -> Hypothesis:

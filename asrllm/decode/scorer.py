@@ -1,7 +1,8 @@
-"""What gives scores to the search: the `Scorer` protocol, and the LLM as one of them.
+"""What gives scores to the search: two protocols, and the LLM as a scorer.
 
 A scorer is made for one batch of utterances. It sees rows (B, K): K hypotheses for each of B utterances, K alike for
-all. It does not know of beams, limits or other scorers.
+all. It does not know of beams, limits or other scorers. A `Scorer` gives the scores of all tokens and so proposes how a
+hypothesis may go on; a `CandidateScorer` only scores what was proposed.
 """
 
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ class SpeechModel(Protocol):
     def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings (B, L, H) before the transcript, zeros past the end, and their lengths (B,)."""
 
+    def encode(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encoder frames (B, T, D) and lengths (B,); those in the batch if it carries some."""
+
     def ctc_log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Frame-wise log-probabilities (B, T, V) and lengths (B,)."""
 
@@ -53,11 +57,13 @@ class SpeechModel(Protocol):
 class Scorer(Protocol[State]):
     """One term of the score of a hypothesis. States are values: a method returns a new one and the old one is spent."""
 
+    bounds: tuple[float, float]  # the least and the most that one token can add
+
     def start(self) -> tuple[torch.Tensor, State]:
-        """Log-probabilities (B, 1, V) of the first token, and the state of B rows with no token yet."""
+        """Scores (B, 1, V) of the first token, and the state of B rows with no token yet."""
 
     def score(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
-        """Append `tokens` (B, K) to the rows; log-probabilities (B, K, V) of the token after, and the new state."""
+        """Append `tokens` (B, K) to the rows; scores (B, K, V) of the token after, and the new state."""
 
     def select(self, state: State, rows: torch.Tensor) -> State:
         """The state whose row (b, k) goes on from the flat row `rows[b, k]` = utterance * K + hypothesis.
@@ -65,8 +71,20 @@ class Scorer(Protocol[State]):
         `rows` is (B', K'): utterances may leave (B' <= B, order kept), the number of hypotheses may change.
         """
 
-    def finish(self, state: State) -> torch.Tensor:
-        """What (B, K) is added to a row that takes an end token now, beside that token's own score."""
+
+class CandidateScorer(Protocol[State]):
+    """A term that would be too dear for a whole vocabulary. An end token is a candidate like any other."""
+
+    bounds: tuple[float, float]  # the least and the most that one token can add
+
+    def start(self) -> State:
+        """The state of B rows (B, 1) with no token yet."""
+
+    def score_candidates(self, state: State, tokens: torch.Tensor) -> torch.Tensor:
+        """What each of `tokens` (B, K, C) would add to its row; -inf where it cannot follow."""
+
+    def advance(self, state: State, rows: torch.Tensor, tokens: torch.Tensor) -> State:
+        """The state whose row (b, k) is the flat row `rows[b, k]`, see `Scorer.select`, and `tokens[b, k]` after it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +102,8 @@ class LlmScorer:
     The model runs its own attention, under a 4-D mask and explicit positions, so the result is that of the model on the
     whole sequence without padding. Refused are models for which this cannot hold.
     """
+
+    bounds = (-torch.inf, 0.0)
 
     def __init__(self, llm: PreTrainedModel, embeds: torch.Tensor, lens: torch.Tensor, max_tokens: int) -> None:
         """Score continuations of `embeds` (B, L, H), real up to `lens` (B,), by at most `max_tokens` tokens.
@@ -144,10 +164,6 @@ class LlmScorer:
         state.cache.keep(kept, columns)
         visible = visible.gather(2, columns[:, None].expand(-1, visible.shape[1], -1))
         return LlmState(state.cache, visible, state.positions[kept])
-
-    def finish(self, state: LlmState) -> torch.Tensor:
-        """Nothing: the end token is scored like any other."""
-        return torch.zeros(state.visible.shape[:2], device=state.visible.device)
 
 
 def check_llm(llm: PreTrainedModel, size: int) -> None:

@@ -122,18 +122,22 @@ class LlmSubsetTokenizer:
         """
         labels: list[int] = []
         for llm_id in self.llm.encode_transcript(text):
-            if llm_id in self._label:
-                labels.append(self._label[llm_id])
-                continue
-            string = self.llm.strings.get(llm_id)
-            pieces = None if string is None else fewest_pieces(string, self._label_of_string)
-            if pieces is None:
+            spelled = self.spell(llm_id)
+            if spelled is None:
                 raise UserError(
                     f"transcript {text!r}: the LLM's token {llm_id} in it cannot be written in the CTC units: "
                     "train the tokenizer on text that holds its characters"
                 )
-            labels += [self._label_of_string[piece] for piece in pieces]
+            labels += spelled
         return labels
+
+    def spell(self, llm_id: int) -> list[int] | None:
+        """Labels of one token of the LLM; None where it cannot be written in them."""
+        if llm_id in self._label:
+            return [self._label[llm_id]]
+        string = self.llm.strings.get(llm_id)
+        pieces = None if string is None else fewest_pieces(string, self._label_of_string)
+        return None if pieces is None else [self._label_of_string[piece] for piece in pieces]
 
     def decode(self, ids: list[int]) -> str:
         """Text of labels."""

@@ -1,6 +1,7 @@
 """Beam search: exhaustive search when wide, transformers' generate at equal settings, the same alone or in a batch."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from transformers import (
 )
 
 from asrllm.console import UserError
-from asrllm.decode.beam import BeamConfig, Finished, beam_search
+from asrllm.decode.beam import BeamConfig, Finished, beam_search, reach
 from asrllm.decode.scorer import LlmScorer
 
 WIDTH, UNITS, END = 32, 24, 2
@@ -176,10 +177,12 @@ def test_weighted_sum_of_two_scorers() -> None:
 
 
 class Script:
-    """Two units: 0 runs on, 1 ends. Log-probabilities of both by step, and what an end adds."""
+    """Two units: 0 runs on, 1 ends. Log-probabilities of both by step."""
 
-    def __init__(self, steps: list[tuple[float, float]], at_end: float) -> None:
-        self.steps, self.at_end = steps, at_end
+    bounds = (-math.inf, 0.0)
+
+    def __init__(self, steps: list[tuple[float, float]]) -> None:
+        self.steps = steps
 
     def start(self) -> tuple[torch.Tensor, tuple[int, int]]:
         return torch.tensor([[self.steps[0]]]), (1, 1)
@@ -191,18 +194,50 @@ class Script:
     def select(self, state: tuple[int, int], rows: torch.Tensor) -> tuple[int, int]:
         return state[0], rows.shape[1]
 
-    def finish(self, state: tuple[int, int]) -> torch.Tensor:
-        return torch.full((1, state[1]), self.at_end)
+
+class Tariff:
+    """What a unit adds, wherever it stands."""
+
+    def __init__(self, adds: tuple[float, float]) -> None:
+        self.adds, self.bounds = torch.tensor(adds), (min(adds), max(adds))
+
+    def start(self) -> None: ...
+
+    def score_candidates(self, state: None, tokens: torch.Tensor) -> torch.Tensor:
+        return self.adds[tokens]
+
+    def advance(self, state: None, rows: torch.Tensor, tokens: torch.Tensor) -> None: ...
 
 
-@pytest.mark.parametrize(("exponent", "at_end", "size"), [(0.0, 0.0, 0), (1.0, 0.0, 9), (0.0, -3.0, 10)])
-def test_stops_only_when_nothing_better_can_come(exponent: float, at_end: float, size: int) -> None:
-    """An early end at -0.5 beats the long way at -1.1 in sum, not per token, and not where ends are dear."""
+@pytest.mark.parametrize(
+    ("exponent", "adds", "size"),
+    [
+        (0.0, (0.0, 0.0), 0),
+        (1.0, (0.0, 0.0), 9),
+        (0.0, (0.0, -3.0), 10),
+        (0.0, (0.05, 0.0), 0),
+        (0.0, (0.07, 0.0), 9),
+        (2.0, (0.09, 0.0), 9),
+    ],
+)
+def test_stops_only_when_nothing_better_can_come(exponent: float, adds: tuple[float, float], size: int) -> None:
+    """An early end at -0.5 beats the long way at -1.1 in sum; not per token, where ends are dear, or length pays."""
     steps = [(-1.0, -0.5)] + [(-0.01, -20.0)] * 8 + [(-0.05, -0.02)]
+    scorers, raters = {"script": Script(steps)}, {"tariff": Tariff(adds)}
     config = BeamConfig(beam=2, length_exponent=exponent)
-    (pool,) = beam_search({"script": Script(steps, at_end)}, {"script": 1.0}, [1], [10], config)
+    (pool,) = beam_search(scorers, {"script": 1.0, "tariff": 1.0}, [1], [10], config, raters)
     assert pool[0].tokens == [0] * size
     assert pool[0].scores["script"] == pytest.approx({0: -0.5, 9: -1.1, 10: -1.13}[size])
+    assert pool[0].scores["tariff"] == pytest.approx(size * adds[0] + (size < 10) * adds[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 1.7, 3.0])
+@pytest.mark.parametrize("gain", [0.0, 0.3, 4.0])
+def test_reach_bounds_every_length(exponent: float, gain: float) -> None:
+    for total in (-30.0, -2.0, 0.0, 5.0):
+        for length, limit in ((1, 2), (3, 40), (39, 40)):
+            best = max((total + gain * (m - length)) / m**exponent for m in range(length + 1, limit + 1))
+            assert best <= reach(total, length, limit, gain, exponent) <= max(best, best + 0.5 * abs(best))
 
 
 def test_several_end_tokens() -> None:

@@ -26,7 +26,7 @@ def follow(ctc: CtcPrefix, rows: list[int], sequences: list[list[int]]) -> Paths
 
 
 def time_loop(log_probs: torch.Tensor, labels: list[int]) -> tuple[list[float], float]:
-    """Algorithm 2 of Watanabe et al. as it stands: log prefix score after each label, and log-probability of the whole."""
+    """Algorithm 2 of Watanabe et al. as it stands: log prefix score after each label, log-probability of the whole."""
     probs = log_probs.double().clamp(min=LOG_FLOOR).tolist()
 
     def add(*logs: float) -> float:
@@ -52,6 +52,7 @@ def time_loop(log_probs: torch.Tensor, labels: list[int]) -> tuple[list[float], 
 
 
 def test_is_the_sum_over_all_paths() -> None:
+    """A prefix score leaves out the frames that follow, whose float32 posteriors sum to 1 within 1e-7 only."""
     frames, labels = [6, 4, 1], 4
     each = [posteriors(size, labels, 2.0) for size in frames]
     log_probs = torch.full((3, 6, labels), math.nan)  # whoever reads the padding is found out
@@ -69,14 +70,14 @@ def test_is_the_sum_over_all_paths() -> None:
             following = ctc.log_prefix(paths, torch.arange(1, labels).expand(len(sequences), -1))
             for row, sequence in enumerate(sequences):
                 begins = sum(p for found, p in total.items() if found[:size] == tuple(sequence))
-                assert paths.log_prefix[row].exp().item() == pytest.approx(begins, abs=1e-12)
+                assert paths.log_prefix[row].exp().item() == pytest.approx(begins, abs=1e-6)
                 assert ctc.log_whole(paths)[row].exp().item() == pytest.approx(
                     total.get(tuple(sequence), 0.0), abs=1e-12
                 )
                 for label in range(1, labels):
                     wanted = (*sequence, label)
                     begins = sum(p for found, p in total.items() if found[: size + 1] == wanted)
-                    assert following[row, label - 1].exp().item() == pytest.approx(begins, abs=1e-12)
+                    assert following[row, label - 1].exp().item() == pytest.approx(begins, abs=1e-6)
 
 
 @pytest.mark.parametrize("sharpness", [1.0, 30.0])

@@ -5,9 +5,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from asrllm.batch import Batch, pad
-from asrllm.decode.beam import BeamConfig
 from asrllm.decode.ctc_search import CtcGreedyConfig, CtcPrefixConfig
-from asrllm.decode.decoder import DecodeConfig, decode, token_limit
+from asrllm.decode.decoder import DecodeConfig, decode
+from asrllm.decode.joint import JointConfig, token_limit
 
 
 class Letters:
@@ -34,6 +34,9 @@ class Toy:
         )
         self.llm = LlamaForCausalLM(config).eval()
 
+    def encode(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(len(batch), 0, 1), torch.zeros(len(batch), dtype=torch.long)
+
     def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         frames = batch.waves[:, : batch.waves.shape[1] // 1600 * 1600].unflatten(1, (-1, 1600))[..., :16]
         return frames, batch.wave_lens // 1600
@@ -59,7 +62,7 @@ def test_ctc(batch: Batch) -> None:
 
 
 def test_beam_keeps_n_best_within_the_limit(batch: Batch) -> None:
-    search = BeamConfig(beam=4, nbest=3, tokens_per_second=10.0)
+    search = JointConfig(beam=4, nbest=3, tokens_per_second=10.0)
     for result in decode(Toy(), batch, DecodeConfig(search=search)):
         scores = [each.score for each in result.hypotheses]
         assert scores == sorted(scores, reverse=True) and len(scores) == 3
@@ -70,7 +73,7 @@ def test_beam_keeps_n_best_within_the_limit(batch: Batch) -> None:
 
 
 def test_token_limit() -> None:
-    config = BeamConfig(tokens_per_second=10.0, max_tokens=50)
+    config = JointConfig(tokens_per_second=10.0, max_tokens=50)
     assert [token_limit(seconds, config) for seconds in (0.0, 0.1, 1.01, 4.0, 9.0)] == [8, 8, 11, 40, 50]
 
 

@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
     --tokenizer conf/tokenizer.yaml \
     --train_encoder conf/train_encoder.yaml \
     --train_align conf/train_align.yaml \
-    --decode "conf/decode_ctc.yaml conf/decode_greedy.yaml conf/decode_beam.yaml" \
+    --decode "conf/decode_ctc.yaml conf/decode_greedy.yaml conf/decode_beam.yaml conf/decode_joint.yaml" \
     --baseline conf/zero_shot.yaml \
     --command "./run.sh${*:+ $*}" \
     "$@"

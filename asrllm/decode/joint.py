@@ -1,0 +1,128 @@
+"""Speech LLM decoding by a weighted sum of scores: LLM, CTC, an external LM, a prior, the length (papers: joint CTC and
+attention decoding, Hori et al. 2017; with an LLM, Watanabe's prefix scores on the tokens it proposes).
+
+It knows the model as a `SpeechModel`; not files.
+"""
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import pydantic
+import torch
+from transformers import PreTrainedModel
+
+from asrllm.batch import Batch
+from asrllm.config import Config
+from asrllm.console import UserError
+from asrllm.decode.beam import BeamConfig, Finished, beam_search
+from asrllm.decode.ctc_prefix import CtcPrefix
+from asrllm.decode.ctc_scorer import Chains, CtcScorer
+from asrllm.decode.scorer import CandidateScorer, LlmScorer, Scorer, SpeechModel
+from asrllm.text.spelling import first_space, spell_tokens
+
+SHORTEST_LIMIT = 8  # tokens that even the shortest audio may take: a word spelled out and the end token
+
+
+class Weights(Config):
+    """What the score of a hypothesis is a sum of; a term without a weight is not computed, 0 only keeps its score."""
+
+    llm: float = pydantic.Field(default=1.0, gt=0.0)
+    ctc: float | None = pydantic.Field(default=None, ge=0.0)  # log-probability of the CTC head
+    lm: float | None = None  # log-probability of the language model `lm`
+    length: float | None = None  # 1 for each token but the end: above zero a reward
+
+    def given(self) -> dict[str, float]:
+        """Those that are there."""
+        return {name: weight for name, weight in self.model_dump().items() if weight is not None}
+
+
+class JointConfig(BeamConfig):
+    """Beam search over the LLM's tokens with a sum of scores.
+
+    With CTC there is no need to divide by the length: `length_exponent: 0`.
+    """
+
+    type: Literal["beam"] = "beam"
+    weights: Weights = Weights()
+    lm: str | None = None  # hub id or folder of a causal LM with the LLM's vocabulary
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> "JointConfig":
+        if (self.lm is None) != (self.weights.lm is None):
+            given, missing = ("lm", "weights.lm") if self.lm else ("weights.lm", "lm")
+            raise ValueError(f"{given} is given, but not {missing}")
+        return self
+
+
+class Length:
+    """Counts tokens: one for each but an end."""
+
+    bounds = (0.0, 1.0)
+
+    def __init__(self, end_ids: list[int]) -> None:
+        self.end_ids = end_ids
+
+    def start(self) -> None:
+        """It remembers nothing."""
+
+    def score_candidates(self, state: None, tokens: torch.Tensor) -> torch.Tensor:
+        """1 (B, K, C) for each token that is no end."""
+        return (~torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device))).double()
+
+    def advance(self, state: None, rows: torch.Tensor, tokens: torch.Tensor) -> None:
+        """It remembers nothing."""
+
+
+def joint_search(
+    model: SpeechModel, batch: Batch, config: JointConfig, seconds: list[float], lm: PreTrainedModel | None = None
+) -> list[list[Finished]]:
+    """The n best hypotheses of each utterance of `seconds`; `lm` is what `config.lm` names.
+
+    Raises:
+        UserError: units or vocabularies that cannot be joined; see also `beam_search`.
+    """
+    limits = [token_limit(each, config) for each in seconds]
+    least = [max(config.min_tokens, int(config.min_tokens_per_second * each)) for each in seconds]
+    weights = config.weights.given()
+    frames, frame_lens = model.encode(batch)
+    batch = replace(batch, frames=frames, frame_lens=frame_lens)
+    scorers: dict[str, Scorer[Any]] = {"llm": LlmScorer(model.llm, *model.prefix(batch), max(limits))}
+    if lm is not None:
+        scorers["lm"] = _lm_scorer(lm, model, len(batch), max(limits))
+    raters: dict[str, CandidateScorer[Any]] = {}
+    if "ctc" in weights:
+        texts: tuple[Any, Any] = (model.ctc_tokenizer, model.llm_tokenizer)
+        chains = _chains(*texts, _size(model.llm)).to(frames.device)
+        raters["ctc"] = CtcScorer(CtcPrefix(*model.ctc_log_probs(batch)), chains, model.llm_end_ids)
+    if "length" in weights:
+        raters["length"] = Length(model.llm_end_ids)
+    return beam_search(scorers, weights, model.llm_end_ids, limits, config, raters, least)
+
+
+def token_limit(seconds: float, config: BeamConfig) -> int:
+    """Most tokens, end token included, for audio of `seconds`."""
+    return min(config.max_tokens, max(SHORTEST_LIMIT, math.ceil(config.tokens_per_second * seconds)))
+
+
+@lru_cache(maxsize=1)
+def _chains(units: Any, tokens: Any, size: int) -> Chains:
+    return Chains(spell_tokens(units, tokens), size, first_space(units))
+
+
+def _lm_scorer(lm: PreTrainedModel, model: SpeechModel, utterances: int, limit: int) -> LlmScorer:
+    """The language model, from the token that begins its texts on."""
+    if _size(lm) != _size(model.llm):
+        raise UserError(
+            f"the language model has {_size(lm)} tokens and the LLM {_size(model.llm)}: "
+            "choose one with the LLM's own tokenizer"
+        )
+    begin = next(each for each in (lm.config.bos_token_id, lm.config.eos_token_id) if each is not None)
+    embeds = lm.get_input_embeddings()(torch.tensor([[begin]], device=lm.device)).expand(utterances, -1, -1)
+    return LlmScorer(lm, embeds, torch.ones(utterances, dtype=torch.long, device=lm.device), limit)
+
+
+def _size(llm: Any) -> int:
+    """V, by the output layer."""
+    return int(llm.get_output_embeddings().weight.shape[0])

@@ -1,0 +1,36 @@
+"""The tokens of the LLM, spelled in CTC labels, so that both can score one hypothesis.
+
+It knows text and units; not posteriors, not searches.
+"""
+
+from asrllm.console import UserError
+from asrllm.text.llm_tokenizer import LlmTokenizer
+from asrllm.text.tokenizer import CharacterTokenizer, LlmSubsetTokenizer
+
+
+def spell_tokens(units: object, llm: LlmTokenizer) -> dict[int, list[int]]:
+    """Labels of each token of the LLM that can be written in these units.
+
+    With characters a text has no space before it, though the LLM's first token has one: see `first_space`.
+
+    Raises:
+        UserError: units in which a token has no spelling of its own.
+    """
+    match units:
+        case LlmSubsetTokenizer():
+            spelled = {llm_id: units.spell(llm_id) for llm_id in {*llm.strings, *units.llm_ids}}
+            return {llm_id: labels for llm_id, labels in spelled.items() if labels is not None}
+        case CharacterTokenizer():
+            known = set(units.characters)
+            texts = {llm_id: text if " " in known else text.replace(" ", "") for llm_id, text in llm.strings.items()}
+            return {llm_id: units.encode(text) for llm_id, text in texts.items() if known.issuperset(text)}
+        case _:
+            raise UserError(
+                f"CTC units of type {type(units).__name__} cannot be joined with the tokens of the LLM: "
+                "train the tokenizer with type llm_subset or character, or decode without weights.ctc"
+            )
+
+
+def first_space(units: object) -> int | None:
+    """The label that tokens of the LLM begin a transcript with and the units do not; None where both do."""
+    return units.encode(" ")[0] if isinstance(units, CharacterTokenizer) and " " in units.characters else None

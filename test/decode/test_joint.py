@@ -1,0 +1,154 @@
+"""Joint decoding: exhaustive search over recomputed scores, teacher forcing, batch mates, units of several kinds."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from asrllm.decode.beam import BeamConfig, Finished, beam_search
+from asrllm.decode.ctc_prefix import CtcPrefix
+from asrllm.decode.ctc_scorer import Chains, CtcScorer
+from asrllm.decode.joint import Length
+from asrllm.decode.scorer import LlmScorer
+
+WIDTH, END, LABELS = 32, 2, 4
+SPELLED = {0: [1], 1: [2], 3: [1, 2], 5: [1, 2, 3], 6: [3, 3], 7: []}  # 4 cannot be written, 7 is silent
+
+
+def llama(units: int) -> PreTrainedModel:
+    settings = {"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    return LlamaForCausalLM(LlamaConfig(**settings, vocab_size=units, initializer_range=0.3)).eval()
+
+
+class Task:
+    """Two LLMs and CTC posteriors for some utterances, and the sum of a hypothesis' scores from scratch."""
+
+    def __init__(self, units: int, frames: list[int]) -> None:
+        self.llms = {"llm": llama(units), "lm": llama(units)}
+        self.frames = torch.tensor(frames)
+        self.prefix_lens = torch.tensor([3 + row % 4 for row in range(len(frames))])
+        self.embeds = {name: torch.randn(len(frames), 6, WIDTH) for name in self.llms}
+        self.log_probs = torch.log_softmax(2 * torch.randn(len(frames), max(frames), LABELS), -1)
+        self.chains = Chains(SPELLED, units, None)
+
+    def search(
+        self, weights: dict[str, float], config: BeamConfig, limits: list[int], rows: list[int] | None = None
+    ) -> list[list[Finished]]:
+        rows = list(range(len(self.frames))) if rows is None else rows
+        lens, frames = self.prefix_lens[rows], self.frames[rows]
+        scorers = {
+            name: LlmScorer(llm, self.embeds[name][rows, : lens.max()], lens, max(limits))
+            for name, llm in self.llms.items()
+            if name in weights
+        }
+        prefix = CtcPrefix(self.log_probs[rows, : frames.max()], frames)
+        raters = {"ctc": CtcScorer(prefix, self.chains, [END]), "length": Length([END])}
+        raters = {name: rater for name, rater in raters.items() if name in weights}
+        return beam_search(scorers, weights, [END], limits, config, raters)
+
+    def scores(self, row: int, tokens: list[int]) -> dict[str, float]:
+        """Teacher forcing; `tokens` hold the end token if there is one."""
+        found = {}
+        for name, llm in self.llms.items():
+            prefix = self.embeds[name][row, : self.prefix_lens[row]]
+            with torch.inference_mode():
+                after = llm.get_input_embeddings()(torch.tensor(tokens[:-1], dtype=torch.long))
+                logits = llm(inputs_embeds=torch.cat([prefix, after])[None]).logits[0, len(prefix) - 1 :]
+            found[name] = torch.log_softmax(logits, -1)[torch.arange(len(tokens)), torch.tensor(tokens)].sum().item()
+        said = [token for token in tokens if token != END]
+        return found | {"ctc": self.ctc(row, said, tokens[-1] == END), "length": len(said)}
+
+    def ctc(self, row: int, tokens: list[int], whole: bool) -> float:
+        if any(token not in SPELLED for token in tokens):
+            return -math.inf
+        labels = [label for token in tokens for label in SPELLED[token]]
+        log_probs = self.log_probs[row, : self.frames[row]].double()
+        if whole:
+            targets, sizes = torch.tensor([labels], dtype=torch.long), torch.tensor([len(labels)])
+            loss = torch.nn.functional.ctc_loss(log_probs[:, None], targets, self.frames[row, None], sizes, 0, "none")
+            return -loss.item()
+        total = 0.0
+        for path in itertools.product(range(LABELS), repeat=len(log_probs)):
+            if [label for label, _ in itertools.groupby(path) if label][: len(labels)] == labels:
+                total += math.exp(sum(log_probs[t, label].item() for t, label in enumerate(path)))
+        return math.log(total) if total else -math.inf
+
+
+WEIGHTS = [
+    {"llm": 1.0, "ctc": 0.5},
+    {"llm": 1.0, "ctc": 0.3, "lm": 0.4},
+    {"llm": 1.0, "ctc": 0.3, "lm": -0.4},
+    {"llm": 1.0, "ctc": 0.3, "length": 1.5},
+    {"llm": 1.0, "ctc": 0.0, "length": -0.5},
+]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=str)
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_wide_beam_is_exhaustive(weights: dict[str, float], exponent: float) -> None:
+    """The sixth unit is a chain of three labels; one cannot be written; 4 tokens at most."""
+    units, limit, frames = 6, 3, [5, 4]
+    task = Task(units, frames)
+    config = BeamConfig(beam=units**limit, nbest=6, candidates=units, length_exponent=exponent)
+    others = [unit for unit in range(units) if unit != END]
+    complete = [[*body, END] for size in range(limit) for body in itertools.product(others, repeat=size)]
+    complete += [list(body) for body in itertools.product(others, repeat=limit)]
+    for row, pool in enumerate(task.search(weights, config, [limit] * len(frames))):
+        sums = {}
+        for tokens in complete:
+            scores = task.scores(row, tokens)
+            total = sum(weight * scores[name] for name, weight in weights.items() if weight)
+            sums[tuple(tokens)] = total / len(tokens) ** exponent
+        best = sorted(sums, key=lambda each: -sums[each])[:6]
+        assert [(*each.tokens, *[END] * each.ended) for each in pool] == best
+        assert [each.score for each in pool] == pytest.approx([sums[each] for each in best], abs=1e-5)
+
+
+def test_sums_are_those_of_teacher_forcing() -> None:
+    task = Task(30, [40, 25, 33, 1])
+    weights = {"llm": 1.0, "ctc": 0.4, "lm": 0.2, "length": 0.1}
+    pools = task.search(weights, BeamConfig(beam=4, nbest=4, candidates=6, length_exponent=0.0), [12, 9, 15, 8])
+    ended = [(row, each) for row, pool in enumerate(pools) for each in pool if each.ended]
+    assert len(ended) > 5
+    for row, each in ended:
+        wanted = task.scores(row, [*each.tokens, END])
+        assert each.scores == pytest.approx(wanted, abs=1e-4)
+        assert each.score == pytest.approx(sum(weights[name] * wanted[name] for name in weights), abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 7, 32])
+def test_batch_mates_change_nothing(size: int) -> None:
+    order = torch.randperm(32).tolist()
+    task = Task(12, [5 + 7 * row % 40 for row in range(32)])
+    weights = {"llm": 1.0, "ctc": 0.4, "length": 0.3}
+    config = BeamConfig(beam=3, nbest=3, candidates=5, length_exponent=0.0)
+    limits = [4 + row % 9 for row in range(32)]
+    wanted = task.search(weights, config, limits)
+    for some in (order[first : first + size] for first in range(0, 32, size)):
+        found = task.search(weights, config, [limits[row] for row in some], some)
+        for row, pool in zip(some, found, strict=True):
+            assert [each.tokens for each in pool] == [each.tokens for each in wanted[row]]
+            assert [each.score for each in pool] == pytest.approx([each.score for each in wanted[row]], abs=1e-5)
+            assert pool[0].scores == pytest.approx(wanted[row][0].scores, abs=1e-5)
+
+
+def test_a_zero_weight_keeps_the_score_without_a_say() -> None:
+    task = Task(12, [20, 30])
+    config = BeamConfig(beam=3, nbest=3)
+    with_ctc, without = (task.search(weights, config, [8, 8]) for weights in ({"llm": 1.0, "ctc": 0.0}, {"llm": 1.0}))
+    for one, other in zip(sum(with_ctc, []), sum(without, []), strict=True):
+        assert (one.tokens, one.score, one.scores["llm"]) == (other.tokens, other.score, other.scores["llm"])
+        assert set(one.scores) == {"llm", "ctc"}
+
+
+def test_end_is_left_where_nothing_else_can_follow() -> None:
+    """No frame, no label: the empty text is all there is, whatever the least length says."""
+    task = Task(8, [1, 30])
+    task.frames[0] = 0
+    task.chains = Chains({token: [1] for token in range(8)}, 8, None)
+    config = BeamConfig(beam=2, min_tokens=3, length_exponent=0.0)
+    short, long = task.search({"llm": 1.0, "ctc": 1.0}, config, [8, 8])
+    assert short[0].tokens == [] and short[0].ended and short[0].scores["ctc"] == 0.0
+    assert len(long[0].tokens) >= 3
