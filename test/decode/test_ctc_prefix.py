@@ -116,7 +116,9 @@ def test_more_labels_than_frames_are_impossible() -> None:
     assert more.isfinite().tolist() == [[True, False], [False, False], [False, True], [False, False]]
     assert ctc.log_whole(paths).isfinite().tolist() == [True, True, True, False]
     assert ctc.log_whole(ctc.start())[1].item() == 0.0
-    assert CtcPrefix(torch.zeros(1, 0, 4), torch.tensor([0])).log_whole(ctc.start().take(torch.tensor([1]))).isfinite()
+    nothing = CtcPrefix(torch.zeros(1, 0, 4), torch.tensor([0]))
+    assert nothing.log_whole(nothing.start()).tolist() == [0.0]
+    assert nothing.log_prefix(nothing.start(), torch.tensor([[1]])).tolist() == [[-math.inf]]
 
 
 def test_batch_mates_change_nothing() -> None:
