@@ -4,11 +4,14 @@ It knows devices, ranks and sums; not models.
 """
 
 import os
+from typing import TypeVar
 
 import torch
 import torch.distributed
 
 from asrllm.console import UserError
+
+Value = TypeVar("Value")
 
 
 def rank() -> int:
@@ -48,6 +51,15 @@ def total(values: torch.Tensor) -> torch.Tensor:
     if world_size() > 1:
         torch.distributed.all_reduce(values)
     return values
+
+
+def same(value: Value) -> Value:
+    """What rank 0 has, on every process."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]
 
 
 def barrier() -> None:

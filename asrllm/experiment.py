@@ -7,6 +7,7 @@ ties data, models and training together.
 
 import hashlib
 import logging
+import random
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ from asrllm.models.frontend import SAMPLE_RATE
 from asrllm.models.speech_llm import LOSSES, SpeechLLM
 from asrllm.text import tokenizer as tokenizers
 from asrllm.train import checkpoint
+from asrllm.train.snapshot import Snapshots
 from asrllm.train.stage import Stage, check
+from asrllm.train.swap import SwapConfig
 from asrllm.train.trainer import TrainConfig
 
 log = logging.getLogger("asrllm")
@@ -95,7 +98,7 @@ class Experiment:
     @property
     def stored_parts(self) -> set[str]:
         """Parts whose weights the folder holds: all but pretrained ones that no stage touched."""
-        touched = {*self.config.stage.init, *self.config.stage.trained}
+        touched = {*self.config.stage.init, *self.config.stage.changed}
         return {*self.config.model.parts} - (self.config.model.given_parts - touched)
 
     def model(self) -> SpeechLLM:
@@ -113,10 +116,10 @@ class Experiment:
 
 
 def new_model(config: ExperimentConfig, units: Path) -> SpeechLLM:
-    """The model before training: pretrained parts, then the parts that `stage.init` takes from experiments.
+    """The model before training: pretrained parts, then what `stage.init` takes from experiments or snapshots.
 
     Raises:
-        UserError: a part or loss that the model has not, a part that does not load.
+        UserError: a part or loss that the model has not, a part that does not load, encoders that cannot be swapped in.
     """
     check(config.stage, config.model.parts)
     _check_losses(config)
@@ -126,9 +129,27 @@ def new_model(config: ExperimentConfig, units: Path) -> SpeechLLM:
         path = other / "weights.safetensors"
         tensors = checkpoint.read_weights(path)
         if part in ("ctc", "projector"):
-            _same_units(other / "tokenizer", units, f"stage.init.{part}")
+            home = other.parent.parent if other.parent.name == "snapshots" else other
+            _same_units(home / "tokenizer", units, f"stage.init.{part}")
         checkpoint.load_part(model.parts[part], tensors, part, str(path))
+    for number, phase in enumerate(config.stage.phases):
+        if phase.encoder_swaps is not None:
+            _check_swaps(phase.encoder_swaps, config, model, units, f"stage.phases.{number}.encoder_swaps")
     return model
+
+
+def _check_swaps(swaps: SwapConfig, config: ExperimentConfig, model: SpeechLLM, units: Path, key: str) -> None:
+    """Refuse a pretraining whose encoders cannot be taken; loads the earliest of its snapshots into the model."""
+    if config.data.cache_frames:
+        raise UserError(f"{key}: encoder outputs are cached (data.cache_frames), but the encoder changes: turn one off")
+    snapshots = Snapshots(Path(swaps.pretraining))
+    snapshots.check(finished=swaps.mode != "online")
+    _same_units(snapshots.exp / "tokenizer", units, f"{key}.pretraining")
+    for each in snapshots.all()[:1]:
+        path = each.folder / "weights.safetensors"
+        tensors = checkpoint.read_weights(path)
+        for part in swaps.parts:
+            checkpoint.load_part(model.parts[part], tensors, part, str(path))
 
 
 def _check_losses(config: ExperimentConfig) -> None:
@@ -184,6 +205,14 @@ class Loader:
 def validation(corpus: Corpus) -> Iterator[Batch]:
     """Every utterance once over all processes, at normal speed, always in the same batches."""
     return batches(corpus.dataset, corpus.plan(0, 0))
+
+
+def probe(corpus: Corpus, utterances: int, seed: int) -> Iterator[Batch]:
+    """A fixed draw of utterances at normal speed, all of them on every process."""
+    count = len(corpus.lengths)
+    chosen = sorted(random.Random(seed).sample(range(count), min(utterances, count)))
+    plan = sampler.plan([corpus.lengths[index] for index in chosen], corpus.batch, seed, 0)
+    return batches(corpus.dataset, [[chosen[place] for place in batch] for batch in plan])
 
 
 def open_corpus(folder: Path, config: ExperimentConfig, model: SpeechLLM, skipped: Path, training: bool) -> Corpus:

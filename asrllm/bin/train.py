@@ -5,11 +5,21 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from asrllm import config as configs
 from asrllm import console, dist
-from asrllm.experiment import Experiment, ExperimentConfig, Loader, cache_frames, new_model, open_corpus, validation
+from asrllm.experiment import (
+    Experiment,
+    ExperimentConfig,
+    Loader,
+    cache_frames,
+    new_model,
+    open_corpus,
+    probe,
+    validation,
+)
 from asrllm.train.checkpoint import is_finished
 from asrllm.train.optim import seed_everything
 from asrllm.train.trainer import Trainer
@@ -57,7 +67,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = shlex.join(["python", "-m", "asrllm.bin.train", *(argv if argv is not None else sys.argv[1:])])
     keep = frozenset(experiment.stored_parts)
     Trainer(
-        model, loader, lambda: validation(valid_set), config.stage, config.train, args.exp, device, keep, command
+        model,
+        loader,
+        lambda: validation(valid_set),
+        config.stage,
+        config.train,
+        args.exp,
+        device,
+        keep,
+        command,
+        probe=partial(probe, valid_set),
     ).run()
 
 

@@ -26,6 +26,7 @@ class StepResult:
 
     tally: Tally
     norm: float  # of the gradient, before it was clipped
+    norms: dict[str, float]  # part -> that of its part of the gradient
     rates: dict[str, float]  # part -> learning rate
     samples: int  # of audio
     finite: bool  # False: a loss or the gradient was not, and weights and buffers are as before
@@ -86,14 +87,17 @@ class Learner:
         self._check_reached()
         optim.share_gradients(self.weights, self.buffers)
         dist.total(tally.rows)
-        norm = nn.utils.clip_grad_norm_(self.weights, clip_norm)
+        norms = {part: self._norm(part) for part in self.phase.train}
+        norm = torch.stack(list(norms.values())).norm()
+        nn.utils.clip_grads_with_norm_(self.weights, clip_norm, norm)
         finite = bool(torch.isfinite(norm) & torch.isfinite(tally.rows).all())
         if finite:
             self.optimizer.step()
         else:
             for buffer, old in zip(self.buffers, before, strict=True):
                 buffer.copy_(old)
-        return StepResult(tally, float(norm), rates, samples, finite)
+        by_part = {part: float(each) for part, each in norms.items()}
+        return StepResult(tally, float(norm), by_part, rates, samples, finite)
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
@@ -120,6 +124,10 @@ class Learner:
         *counts, samples = dist.total(torch.tensor(here, device=self.device)).tolist()
         weights = self.phase.losses
         return {name: weights[name] / max(count, 1) for name, count in zip(self.losses, counts, strict=True)}, samples
+
+    def _norm(self, part: str) -> torch.Tensor:
+        gradients = [weight.grad for weight in self.model.parts[part].parameters() if weight.grad is not None]
+        return nn.utils.get_total_norm(gradients)
 
     def _forward(self, batch: Batch) -> dict[str, Loss]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from asrllm import dist
 from asrllm.batch import Loss
 from asrllm.console import write_atomically
+from asrllm.train import curves
 
 
 class Tally:
@@ -54,7 +54,7 @@ class Tally:
 
 
 class MetricLog:
-    """Figures by step, of kind `train`, `valid` or `phase` (the first step of a phase).
+    """Figures by step, of kind `train`, `valid`, `phase`, `swap` (both at the first step after it) or `cka`.
 
     Args:
         exp: experiment folder.
@@ -72,41 +72,21 @@ class MetricLog:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
             self.board = SummaryWriter(str(exp / "tensorboard"), purge_step=step + 1)
 
-    def write(self, step: int, kind: str, figures: Mapping[str, float | int]) -> None:
-        """Add the figures of one step."""
+    def write(self, step: int, kind: str, figures: Mapping[str, float | int | str]) -> None:
+        """Add the figures of one step; those of a `snapshot` stand at its own step in TensorBoard."""
         if not self.writes:
             return
         with self.path.open("a") as stream:
             stream.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
+        place = figures["snapshot"] if kind == "cka" else step
         for name, value in figures.items():
-            self.board.add_scalar(f"{kind}/{name}", value, step)
+            add = self.board.add_text if isinstance(value, str) else self.board.add_scalar
+            add(f"{kind}/{name}", value, place)
 
     def draw(self) -> None:
-        """Draw curves.png: every loss and accuracy of training and validation, and the learning rates."""
-        if not self.writes:
-            return
-        lines = self._lines()
-        names = sorted({name for line in lines for name in line if name.endswith(("loss", "accuracy"))})
-        rates = sorted({name for line in lines for name in line if name.startswith("rate_")})
-        panels = [(name, [name]) for name in names] + [("learning rate", rates)]
-        figure = Figure(figsize=(8, 2.4 * len(panels)), layout="tight")
-        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
-        for axis, (title, shown) in zip(axes[:, 0], panels, strict=True):
-            for name in shown:
-                for kind, style in (("train", "-"), ("valid", "o-")):
-                    points = [(line["step"], line[name]) for line in lines if line["kind"] == kind and name in line]
-                    if points:
-                        label = kind if name == title else name.removeprefix("rate_")
-                        axis.plot(*zip(*points, strict=True), style, label=label, markersize=3)
-            for line in lines:
-                if line["kind"] == "phase":
-                    axis.axvline(line["step"], color="grey", linestyle=":", linewidth=1)
-            axis.set_ylabel(title)
-            if axis.get_legend_handles_labels()[0]:
-                axis.legend(loc="best", fontsize="small")
-        axes[-1, 0].set_xlabel("step (dotted: a phase begins)")
-        with write_atomically(self.exp / "curves.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=100)
+        """Draw curves.png."""
+        if self.writes:
+            curves.draw(self._lines(), self.exp / "curves.png")
 
     def close(self) -> None:
         """Flush TensorBoard's file."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from asrllm.config import Config
 from asrllm.console import UserError
+from asrllm.train.swap import SwapConfig
 
 
 class Phase(Config):
@@ -24,12 +25,26 @@ class Phase(Config):
     warmup_steps: int = Field(default=0, ge=0)  # the rate rises linearly to its peak
     schedule: Literal["constant", "cosine"] = "constant"
     final_rate_share: float = Field(default=0.0, ge=0, le=1)  # cosine: share of the peak rate at the last step
+    encoder_swaps: SwapConfig | None = None  # frozen encoders in turn; warm-up and schedule begin anew with each
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Phase":
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one budget, steps or epochs")
         return self
+
+    @model_validator(mode="after")
+    def _swaps_frozen(self) -> "Phase":
+        if self.encoder_swaps is not None and (
+            both := [part for part in self.encoder_swaps.parts if part in self.train]
+        ):
+            raise ValueError(f"encoder_swaps replaces {', '.join(both)}, so train must not name it")
+        return self
+
+    @property
+    def budget(self) -> tuple[float, str]:
+        """How long the phase is, and in which unit."""
+        return next((float(size), unit) for unit in ("steps", "epochs") if (size := getattr(self, unit)) is not None)
 
     @field_validator("train", "losses")
     @classmethod
@@ -45,7 +60,7 @@ class Phase(Config):
 class Stage(Config):
     """What one experiment does: where parts come from, then its phases in order, `repeat` times over."""
 
-    init: dict[str, str] = {}  # part -> experiment folder
+    init: dict[str, str] = {}  # part -> experiment folder, or one snapshot of it: exp/NAME/snapshots/step-N
     phases: tuple[Phase, ...] = Field(min_length=1)
     repeat: int = Field(default=1, ge=1)
 
@@ -53,6 +68,24 @@ class Stage(Config):
     def trained(self) -> list[str]:
         """Every part that some phase trains, in order of first mention."""
         return list(dict.fromkeys(part for phase in self.phases for part in phase.train))
+
+    @property
+    def changed(self) -> list[str]:
+        """Every part whose weights are others after the stage: trained, or swapped with its encoder."""
+        swapped = [part for phase in self.phases if phase.encoder_swaps for part in phase.encoder_swaps.parts]
+        return list(dict.fromkeys([*self.trained, *swapped]))
+
+    def progress(self, round: int, phase: int, share: float) -> float:
+        """Share of the whole stage that is done, 0 to 1, when `share` of a phase is.
+
+        Raises:
+            UserError: the budgets of the phases have different units.
+        """
+        sizes, units = zip(*(each.budget for each in self.phases), strict=True)
+        if len(set(units)) > 1:
+            raise UserError("train.snapshot_every_steps wants the budgets of all phases of the stage in one unit")
+        done = round * sum(sizes) + sum(sizes[:phase]) + sizes[phase] * share
+        return done / (self.repeat * sum(sizes))
 
 
 def check(stage: Stage, parts: Collection[str]) -> None:
@@ -62,7 +95,10 @@ def check(stage: Stage, parts: Collection[str]) -> None:
         UserError: names the key, the part and the parts that are there.
     """
     named = [("stage.init", part) for part in stage.init]
-    named += [(f"stage.phases.{n}.train", part) for n, phase in enumerate(stage.phases) for part in phase.train]
+    for number, phase in enumerate(stage.phases):
+        named += [(f"stage.phases.{number}.train", part) for part in phase.train]
+        if phase.encoder_swaps is not None:
+            named += [(f"stage.phases.{number}.encoder_swaps.parts", part) for part in phase.encoder_swaps.parts]
     for key, part in named:
         if part not in parts:
             raise UserError(f"{key}: the model has no part {part!r}: its parts are {', '.join(parts)}")

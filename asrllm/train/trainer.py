@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,10 +20,13 @@ from asrllm import dist
 from asrllm.batch import Batch
 from asrllm.config import Config
 from asrllm.console import UserError, progress
-from asrllm.train import checkpoint, optim
+from asrllm.train import checkpoint, optim, swap
 from asrllm.train import log as logs
 from asrllm.train import stage as stages
+from asrllm.train.encoders import Encoders, Probe
 from asrllm.train.learner import Learner
+from asrllm.train.position import Position
+from asrllm.train.snapshot import Snapshots
 from asrllm.train.stage import Phase, Stage
 
 log = logging.getLogger("asrllm")
@@ -42,6 +45,9 @@ class TrainConfig(Config):
     log_every_steps: int = Field(default=20, ge=1)
     valid_every_steps: int | None = Field(default=None, ge=1)  # none: after every epoch; always after a phase
     checkpoint_every_steps: int | None = Field(default=None, ge=1)  # beside one after every validation
+    snapshot_every_steps: int | None = Field(
+        default=None, ge=1
+    )  # keeps the trained parts for encoder_swaps of later stages
     best_by: str = "loss"  # validation figure: loss (weighted sum), <name>_loss or <name>_accuracy
     keep_checkpoints: int = Field(default=5, ge=1)  # the best of the last phase, beside the latest
     average_best: int = Field(default=5, ge=1)  # of them make the final weights
@@ -64,24 +70,6 @@ class Loader(Protocol):
         """How many batches an epoch has."""
 
 
-@dataclass
-class Position:
-    """Where training stands; with weights and optimizer, all that a resume needs."""
-
-    round: int = 0
-    phase: int = 0
-    phase_step: int = 0
-    step: int = 0  # over all phases
-    epoch: int = 0
-    batch: int = 0  # micro-batches of the epoch that are done
-    first_epoch: int = 0  # of the phase
-    bad_steps: int = 0  # in a row
-    best: float | None = None  # best validation figure of the phase, lower is better
-    stale: int = 0  # validations since then
-    wall_seconds: float = 0.0
-    audio_seconds: float = 0.0
-
-
 class Trainer:
     """Trains one stage in an experiment folder, from its latest checkpoint if there is one.
 
@@ -96,6 +84,7 @@ class Trainer:
         keep: parts to write to `exp/weights.safetensors` beside the trained ones.
         command: the command line, for the summary.
         sample_rate: Hz, to count audio.
+        probe: makes the held-out batches that CKA of encoders is measured on.
     """
 
     def __init__(
@@ -110,15 +99,20 @@ class Trainer:
         keep: frozenset[str] = frozenset(),
         command: str = "",
         sample_rate: int = 16000,
+        probe: Probe = lambda utterances, seed: (),
     ) -> None:
         stages.check(stage, model.parts)
+        if config.snapshot_every_steps is not None:
+            stage.progress(0, 0, 0.0)  # refuses a stage in which it cannot be told
         self.model, self.loader, self.valid = model.to(device), loader, valid
         self.stage, self.config, self.exp, self.device = stage, config, exp, device
-        self.keep, self.command, self.sample_rate = keep, command, sample_rate
+        self.keep, self.command, self.sample_rate, self.probe = keep, command, sample_rate, probe
         self.precision = optim.pick_precision(config.precision, device)
         self.checkpoints = checkpoint.Checkpoints(exp / "checkpoints", config.best_by, config.keep_checkpoints)
+        self.snapshots = Snapshots(exp)
         self.at = Position()
-        self.optimizer_state: dict[str, Any] | None = None  # of the checkpoint that is resumed
+        self.choices: list[swap.Choice] = []  # encoders of this phase
+        self.optimizer_state: dict[str, Any] | None = None  # of the checkpoint that is resumed, or of the turn before
         self.first = dist.rank() == 0
 
     def run(self) -> dict[str, Any]:
@@ -132,8 +126,8 @@ class Trainer:
         self.log = logs.MetricLog(self.exp, self.at.step)
         try:
             while True:
-                self._run_phase(self._phase)
-                if not self._next_phase():
+                self._run_turn(self._phase)
+                if not self._next():
                     return self._finish()
         except torch.OutOfMemoryError:
             raise UserError(
@@ -147,10 +141,11 @@ class Trainer:
     def _phase(self) -> Phase:
         return self.stage.phases[self.at.phase]
 
-    def _run_phase(self, phase: Phase) -> None:
+    def _run_turn(self, phase: Phase) -> None:
+        """A phase, or the part of it that has one encoder."""
         at = self.at
         steps = self._begin(phase)
-        bar = progress(f"phase {self._phase_number}", steps, "steps") if self.first else nullcontext(_no_bar)
+        bar = progress(f"phase {at.number}", steps, "steps") if self.first else nullcontext(_no_bar)
         with bar as advance:
             advance(at.phase_step, "")
             while not self._ended(steps):
@@ -162,26 +157,38 @@ class Trainer:
                         break
 
     def _begin(self, phase: Phase) -> int:
-        """Freeze and thaw, make the optimizer; returns how many steps the phase has."""
+        """Take the encoder, freeze and thaw, make the optimizer; returns how many steps the turn has."""
         at, config = self.at, self.config
+        steps = self._steps(phase)
+        if phase.encoder_swaps is not None:
+            steps = self._take_encoder(phase.encoder_swaps, steps)
         optimizer = optim.make_optimizer(phase, self.model.parts, config.betas, config.weight_decay)
         if self.optimizer_state is not None:
             optimizer.load_state_dict(self.optimizer_state)
             self.optimizer_state = None
         self.learner = Learner(self.model, phase, optimizer, self.precision, self.device)
         self._restart_tally()
-        steps = self._steps(phase)
+        self._keep_snapshot(steps)
         if at.phase_step == 0:
-            self.log.write(at.step + 1, "phase", {"phase": self._phase_number})
+            self.log.write(at.step + 1, "phase", {"phase": at.number})
         if self.first:
             what = f"trains {', '.join(phase.train)} on the losses {', '.join(phase.losses)}, {self.precision}"
-            log.info("phase %d, %d of %d steps done: %s", self._phase_number, at.phase_step, steps, what)
+            log.info("phase %d, %d of %d steps done: %s", at.number, at.phase_step, steps, what)
         return steps
 
-    @property
-    def _phase_number(self) -> int:
-        """Counts phases over all rounds, from 1."""
-        return self.at.round * len(self.stage.phases) + self.at.phase + 1
+    def _take_encoder(self, config: swap.SwapConfig, steps: int) -> int:
+        """At the start of a turn, swap the encoder and say why; returns how many of the phase's steps it has."""
+        at = self.at
+        if at.phase_step == 0:
+            encoders = Encoders(config, self.model, self.probe, self.device, self.choices)
+            choice = encoders.take(at.turn)
+            self.choices = encoders.choices
+            for value in choice.watched:
+                self.log.write(at.step + 1, "cka", asdict(value))
+            self.log.write(at.step + 1, "swap", {"snapshot": choice.step, "reason": choice.reason})
+            if self.first:
+                log.info("the encoder is now that of %s, step %d: %s", choice.folder, choice.step, choice.reason)
+        return swap.turn_steps(steps, config.shares, at.turn, self.choices[at.turn].last)
 
     def _steps(self, phase: Phase) -> int:
         """The budget of a phase in steps."""
@@ -197,16 +204,15 @@ class Trainer:
         patience = self.config.early_stop_patience
         return self.at.phase_step >= steps or (patience is not None and self.at.stale >= patience)
 
-    def _next_phase(self) -> bool:
-        """Move to the start of the next phase, which begins an epoch; False after the last."""
-        at = self.at
-        last = len(self.stage.phases) - 1
-        if at.phase == last and at.round == self.stage.repeat - 1:
-            return False
-        at.round, at.phase = (at.round + 1, 0) if at.phase == last else (at.round, at.phase + 1)
-        at.epoch, at.batch = at.epoch + (at.batch > 0), 0
-        at.first_epoch, at.phase_step, at.best, at.stale = at.epoch, 0, None, 0
-        return True
+    def _next(self) -> bool:
+        """Move to the next turn, or to the first of the next phase; False after the last."""
+        at, swaps = self.at, self._phase.encoder_swaps
+        if swaps is not None and not self.choices[at.turn].last and any(swaps.shares[at.turn + 1 :]):
+            self.optimizer_state = self.learner.optimizer.state_dict()
+            at.next_turn()
+            return True
+        self.choices = []
+        return at.next_phase(self.stage)
 
     def _groups(self) -> Iterator[list[Batch]]:
         """The micro-batches of each step, to the end of the epoch."""
@@ -232,7 +238,8 @@ class Trainer:
         else:
             self._count_skipped(batches)
         rates = {f"rate_{part}": rate for part, rate in result.rates.items()}
-        return {"loss": result.tally.figures()["loss"], "gradient_norm": result.norm, **rates}
+        norms = {f"gradient_norm_{part}": norm for part, norm in result.norms.items()}
+        return {"loss": result.tally.figures()["loss"], "gradient_norm": result.norm, **norms, **rates}
 
     def _count_skipped(self, batches: list[Batch]) -> None:
         """Log a step that was not finite; end the run after too many in a row."""
@@ -263,6 +270,18 @@ class Trainer:
             self.since = time.monotonic(), at.audio_seconds  # speed is that of training alone
         elif config.checkpoint_every_steps is not None and at.step % config.checkpoint_every_steps == 0:
             self._save({})
+        self._keep_snapshot(steps)
+
+    def _keep_snapshot(self, steps: int) -> None:
+        """Write the snapshot of this step where one is due, after its checkpoint, so that none is taken back later."""
+        at, every = self.at, self.config.snapshot_every_steps
+        if every is None or at.step == 0 or at.step % every or at.step in self.snapshots.steps():
+            return
+        if at.step not in self.checkpoints.steps():
+            self._save({})
+        if self.first:
+            share = self.stage.progress(at.round, at.phase, at.phase_step / steps)
+            self.snapshots.save(at.step, share, checkpoint.gather(self.model.parts, self.stage.changed))
 
     def _log_step(self, latest: dict[str, float]) -> None:
         """Means since the last such line, and the rate and gradient norm of the latest step."""
@@ -301,9 +320,13 @@ class Trainer:
     def _save(self, figures: dict[str, float]) -> None:
         if self.first:
             position = replace(self.at, wall_seconds=self._wall_seconds())
-            state = {"position": asdict(position), "optimizer": self.learner.optimizer.state_dict()}
-            weights = checkpoint.gather(self.model.parts, self.stage.trained)
-            self.checkpoints.save(self.at.step, weights, state, {"phase": self._phase_number, **figures})
+            state = {
+                "position": asdict(position),
+                "choices": [asdict(choice) for choice in self.choices],
+                "optimizer": self.learner.optimizer.state_dict(),
+            }
+            weights = checkpoint.gather(self.model.parts, self.stage.changed)
+            self.checkpoints.save(self.at.step, weights, state, {"phase": self.at.number, **figures})
         dist.barrier()
 
     def _wall_seconds(self) -> float:
@@ -316,17 +339,20 @@ class Trainer:
             self.checkpoints.sweep()
         dist.barrier()
         latest = self.checkpoints.latest()
+        if self.first:  # without a checkpoint they are those of a run with another configuration
+            self.snapshots.cut(0 if latest is None else latest[1]["position"]["step"])
         if latest is None:
             return
         weights, state = latest
         self.at = Position(**state["position"])
+        self.choices = [swap.Choice.of(choice) for choice in state["choices"]]
         self.optimizer_state = state["optimizer"]
         self._load(weights, f"{self.checkpoints.folder}/step-{self.at.step}")
         if self.first:
             log.info("continuing after step %d", self.at.step)
 
     def _load(self, weights: checkpoint.Tensors, where: str) -> None:
-        for part in self.stage.trained:
+        for part in self.stage.changed:
             checkpoint.load_part(self.model.parts[part], weights, part, where)
 
     def _finish(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,9 @@ class ToyModel(nn.Module):
 
     def targets(self, batch: Batch, losses: tuple[str, ...]) -> dict[str, int]:
         return {name: int(batch.wave_lens.sum()) for name in losses}
+
+    def encode(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.encoder(batch.waves.reshape(-1, 1)).view(*batch.waves.shape, 8), batch.wave_lens
 
     def forward(self, batch: Batch, losses: tuple[str, ...]) -> dict[str, Loss]:
         if self.training or self.encoder.training or self.head.training:
@@ -87,7 +91,41 @@ def make_trainer(exp: Path, model: ToyModel, loader: ToyLoader, phases: list[dic
     stage = parse({"phases": phases, "repeat": settings.pop("repeat", 1)}, Stage, "stage")
     tree = {"precision": "fp32", "log_every_steps": 2, "checkpoint_every_steps": 1, **settings}
     config = parse(tree, TrainConfig, "train")
-    return Trainer(model, loader, lambda: [make_batch([100, 101, 102])], stage, config, exp, torch.device("cpu"))
+    probe = lambda utterances, seed: [make_batch(list(range(200, 200 + utterances)))]  # noqa: E731
+    valid = lambda: [make_batch([100, 101, 102])]  # noqa: E731
+    return Trainer(model, loader, valid, stage, config, exp, torch.device("cpu"), probe=probe)
+
+
+PRETRAINING = {"steps": 20, "train": {"encoder": 0.1, "head": 0.05}, "losses": {"near": 1.0}, "warmup_steps": 2}
+
+
+def swapping(pretraining: Path, **swaps: object) -> dict:
+    """A phase of 12 steps that trains the head on encoders of a pretraining."""
+    swaps = {"pretraining": str(pretraining), "parts": ["encoder"], **swaps}
+    phase = {"steps": 12, "train": {"head": 0.02}, "losses": {"near": 1.0}, "warmup_steps": 1, "schedule": "cosine"}
+    return phase | {"encoder_swaps": swaps}
+
+
+class SlowLoader(ToyLoader):
+    """Waits before every batch."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        for batch in super().batches(epoch, start):
+            time.sleep(self.seconds)
+            yield batch
+
+
+def pretrain(exp: Path, seconds: float = 0.0) -> None:
+    """A pretraining of 20 steps that keeps every second, with a rest of some seconds before each."""
+    torch.set_num_threads(1)
+    exp.mkdir(parents=True)
+    (exp / "config.yaml").touch()
+    seed_everything(1)
+    make_trainer(exp, ToyModel(), SlowLoader(seconds), [PRETRAINING], snapshot_every_steps=2, average_best=2).run()
 
 
 def train(exp: Path, kill_at: int, rank: int, processes: int, port: int) -> None:
