@@ -22,6 +22,7 @@ from asrllm.batch import Batch
 from asrllm.config import Config
 from asrllm.console import UserError, write_atomically
 from asrllm.data import kaldi, sampler
+from asrllm.data.augment import PLAIN, AugmentConfig
 from asrllm.data.cache import FrameCache
 from asrllm.data.dataset import Dataset, batches
 from asrllm.data.sampler import BatchConfig, Length
@@ -44,6 +45,7 @@ class DataConfig(Config):
 
     batch: BatchConfig = BatchConfig()
     speed_factors: tuple[float, ...] = (1.0,)
+    augment: AugmentConfig = PLAIN  # of training audio
     cache_frames: bool = False  # keep the outputs of a frozen encoder on disk
 
 
@@ -181,8 +183,8 @@ class Corpus:
 
     def plan(self, epoch: int, seed: int) -> list[list[int]]:
         """The batches of this process in an epoch."""
-        seconds = self.dataset.seconds(epoch)
-        now = [Length(each, length.tokens) for each, length in zip(seconds, self.lengths, strict=True)]
+        items = self.dataset.items(epoch)
+        now = [Length(item.seconds, sum(self.lengths[member].tokens for member in item.members)) for item in items]
         return sampler.plan(now, self.batch, seed, epoch, dist.rank(), dist.world_size())
 
 
@@ -251,7 +253,8 @@ def open_corpus(folder: Path, config: ExperimentConfig, model: SpeechLLM, skippe
             temporary.write_text("".join(f"{each.utt_id}\t{each.why}\n" for each in dropped), encoding="utf-8")
     if not kept:
         raise UserError(f"{folder}: all {len(utterances)} utterances are left out, for reasons listed in {skipped}")
-    dataset = Dataset([utterances[i] for i in kept], SAMPLE_RATE, factors, config.train.seed)
+    augment = config.data.augment if training else PLAIN
+    dataset = Dataset([utterances[i] for i in kept], SAMPLE_RATE, factors, config.train.seed, augment=augment)
     return Corpus(dataset, [lengths[i] for i in kept], config.data.batch)
 
 

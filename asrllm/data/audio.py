@@ -58,7 +58,10 @@ def seconds(utterance: Utterance) -> float:
     """Length of an utterance: what its directory says, else what the recording's header says."""
     if utterance.seconds is not None:
         return utterance.seconds
-    end = header(utterance.source).seconds if utterance.end is None else utterance.end
+    try:
+        end = header(utterance.source).seconds if utterance.end is None else utterance.end
+    except UserError as error:
+        raise UserError(f"utterance {utterance.utt_id}: {error}") from None
     return end - (utterance.start or 0.0)
 
 

@@ -9,7 +9,8 @@ import soundfile
 import torch
 
 from asrllm.console import UserError
-from asrllm.data.dataset import Dataset, batches
+from asrllm.data.augment import AugmentConfig, EmptyConfig, JoinConfig, NoiseConfig, ReverbConfig
+from asrllm.data.dataset import Dataset, batches, join
 from asrllm.data.kaldi import Utterance
 
 PLAN = [[3, 0], [1], [2, 4, 5]]
@@ -72,5 +73,52 @@ def test_cached_frames_stand_in_for_waves(utterances: list[Utterance]) -> None:
     assert batch.waves is None
     assert batch.frames.shape == (2, 4, 4) and batch.frame_lens.tolist() == [4, 1]
     assert batch.wave_lens.tolist() == [11000, 8000]
-    with pytest.raises(UserError, match="speed perturbation"):
+    with pytest.raises(UserError, match="speed_factors and augment"):
         Dataset(utterances, 16000, (0.9, 1.0), frames=frames.__getitem__)
+
+
+@pytest.fixture
+def everything(utterances: list[Utterance], tmp_path: Path) -> Dataset:
+    """All changes at once; the utterances' own audio serves as clips."""
+    folders = (str(tmp_path),)
+    augment = AugmentConfig(
+        noise=NoiseConfig(folders=folders, share=0.5),
+        reverb=ReverbConfig(folders=folders, share=0.5),
+        empty=EmptyConfig(folders=folders, share=0.5, min_seconds=0.2, max_seconds=2.0),
+        join=JoinConfig(share=0.5, max_seconds=1.6),
+    )
+    return Dataset(utterances, 16000, (0.9, 1.0, 1.1), seed=3, augment=augment)
+
+
+def test_planned_seconds_are_the_delivered_ones(everything: Dataset) -> None:
+    joined, empty = 0, 0
+    for epoch in range(5):
+        for index, (item, seconds) in enumerate(zip(everything.items(epoch), everything.seconds(epoch), strict=True)):
+            wave, text = everything.item(index, epoch)
+            assert abs(len(wave) - seconds * 16000) <= len(item.members)  # resampling rounds up
+            assert text == " ".join(f"text {member}" for member in item.members)
+            joined += len(item.members) > 1
+            empty += text == ""
+    assert joined and empty == 5 * 3
+
+
+def test_changed_waves_are_the_same_after_a_restart(everything: Dataset) -> None:
+    again = Dataset(everything.utterances, 16000, (0.9, 1.0, 1.1), seed=3, augment=everything.augment)
+    for epoch in (1, 2):
+        plan = [[index] for index in range(len(everything.items(epoch)))]
+        whole = list(batches(everything, plan, epoch))
+        torch.rand(3)
+        resumed = list(batches(again, plan, epoch, start=2))
+        for first, second in zip(whole[2:], resumed, strict=True):
+            assert first.utt_ids == second.utt_ids and first.texts == second.texts
+            assert torch.equal(first.waves, second.waves)
+
+
+def test_every_utterance_is_heard_once_an_epoch_and_joined_ones_fit() -> None:
+    seconds = [0.5 + index % 7 for index in range(400)]
+    for share in (0.0, 0.4):
+        groups = join(seconds, JoinConfig(share=share, max_seconds=8.0), seed=1, epoch=2)
+        assert sorted(index for group in groups for index in group) == list(range(400))
+        assert all(len(group) == 1 or sum(seconds[index] for index in group) <= 8.0 for group in groups)
+        assert (len(groups) < 400) == (share > 0)
+    assert groups != join(seconds, JoinConfig(share=0.4, max_seconds=8.0), seed=1, epoch=3)
