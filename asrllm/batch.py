@@ -64,3 +64,4 @@ class Loss:
     sum: torch.Tensor  # scalar, differentiable
     count: int  # targets it was summed over: tokens for `llm` and `ctc`
     correct: torch.Tensor | None = None  # scalar, how many targets were the arg-max under teacher forcing
+    speech_lens: torch.Tensor | None = None  # (B,) speech positions that the LLM was given for it

@@ -281,6 +281,12 @@ def cache_frames(corpus: Corpus, model: SpeechLLM, config: ModelConfig, folder: 
     return Corpus(dataset, corpus.lengths, corpus.batch)
 
 
+def encoding_flops(corpus: Corpus, model: SpeechLLM) -> float:
+    """What `cache_frames` costs, whether or not another experiment has paid it."""
+    samples = torch.tensor([round(length.seconds * SAMPLE_RATE) for length in corpus.lengths])
+    return model.encoder.flops(samples).forward
+
+
 @torch.inference_mode()
 def _encode_all(corpus: Corpus, model: SpeechLLM, device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
     plan = sampler.plan(corpus.lengths, corpus.batch, 0, 0)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "asrllm"
 FLOORS = [  # from the ground up; the names in one row are wings, independent of each other
     ["console"],
-    ["config", "dist", "batch", "hypothesis"],
+    ["config", "dist", "batch", "flops", "hypothesis"],
     ["text"],
     ["data", "models", "train", "decode", "score"],
     ["experiment"],

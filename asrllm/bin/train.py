@@ -15,12 +15,14 @@ from asrllm.experiment import (
     ExperimentConfig,
     Loader,
     cache_frames,
+    encoding_flops,
     new_model,
     open_corpus,
     probe,
     validation,
 )
 from asrllm.train.checkpoint import is_finished
+from asrllm.train.ledger import Ledger
 from asrllm.train.optim import seed_everything
 from asrllm.train.trainer import Trainer
 
@@ -56,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     train_set = open_corpus(args.train_data, config, model, args.exp / "skipped.train.txt", training=True)
     valid_set = open_corpus(args.valid_data, config, model, args.exp / "skipped.valid.txt", training=False)
     model.to(device)
+    ledger = Ledger()
     if config.data.cache_frames:
+        ledger.parts["encoder"] = encoding_flops(train_set, model)
         store = args.exp.parent / "frames"
         train_set = cache_frames(train_set, model, config.model, store, device)
         valid_set = cache_frames(valid_set, model, config.model, store, device)
@@ -77,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         keep,
         command,
         probe=partial(probe, valid_set),
+        ledger=ledger,
     ).run()
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from asrllm.batch import real
 from asrllm.config import Config
+from asrllm.flops import Flops, matrices
 from asrllm.models.attention import RelativeAttention, RotaryAttention, rotary_table, sinusoids
 from asrllm.models.frontend import FrontendConfig, LogMel
 
@@ -53,6 +54,7 @@ class Conformer(nn.Module):
         super().__init__()
         self.config = config
         self.dim = config.dim
+        self.intermediate_layers = config.intermediate_layers
         self.frontend = LogMel(config.frontend)
         self.subsampling = Subsampling(config, self.frontend.dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
@@ -60,6 +62,25 @@ class Conformer(nn.Module):
     def output_lens(self, wave_lens: torch.Tensor) -> torch.Tensor:
         """Frames of waves that many samples long."""
         return self.subsampling.output_lens(self.frontend.output_lens(wave_lens))
+
+    def flops(self, wave_lens: torch.Tensor) -> Flops:
+        """Of one batch of waves (B,) that many samples long.
+
+        Relative positions are projected once a batch, for its longest utterance.
+        """
+        mel_lens = self.frontend.output_lens(wave_lens)
+        lens = self.subsampling.output_lens(mel_lens).double()
+        frames, pairs, furthest = float(lens.sum()), float((lens**2).sum()), 2 * float(lens.max()) - 1
+        flops = self.frontend.flops(wave_lens) + self.subsampling.flops(mel_lens)
+        for block in self.blocks:
+            weights = matrices(block)
+            if isinstance(block.attention, RelativeAttention):
+                distances = matrices(block.attention.distance)
+                by_distance = 2 * self.dim * (2 * pairs - frames)
+                flops += Flops(first=2 * distances * furthest, products=by_distance)
+                weights -= distances
+            flops += Flops(weights=2 * weights * frames, products=4 * self.dim * pairs)
+        return flops
 
     def forward(self, waves: torch.Tensor, wave_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Frames (B, T, dim) and their lengths (B,)."""
@@ -79,7 +100,7 @@ class Conformer(nn.Module):
         taps = []
         for number, block in enumerate(self.blocks, 1):
             frames = block(frames, mask, positions)
-            if number in self.config.intermediate_layers:
+            if number in self.intermediate_layers:
                 taps.append(frames)
         return frames, lens, taps
 
@@ -95,10 +116,10 @@ class Subsampling(nn.Module):
             nn.Conv2d(1 if number == 0 else channels, channels, 3, stride=2, padding=1)
             for number in range(self.halvings)
         )
-        bins = mels
+        self.bins = [mels]
         for _ in range(self.halvings):
-            bins = (bins + 1) // 2
-        self.out = nn.Linear(channels * bins, config.dim)
+            self.bins.append((self.bins[-1] + 1) // 2)
+        self.out = nn.Linear(channels * self.bins[-1], config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
     def output_lens(self, lens: torch.Tensor) -> torch.Tensor:
@@ -106,6 +127,14 @@ class Subsampling(nn.Module):
         for _ in range(self.halvings):
             lens = (lens + 1) // 2
         return lens
+
+    def flops(self, lens: torch.Tensor) -> Flops:
+        """Of utterances with that many mel frames (B,)."""
+        each = []
+        for convolution, bins in zip(self.convolutions, self.bins[1:], strict=True):
+            lens = (lens + 1) // 2
+            each.append(2.0 * matrices(convolution) * bins * float(lens.sum()))
+        return Flops(first=each[0], weights=sum(each[1:]) + 2.0 * matrices(self.out) * float(lens.sum()))
 
     def forward(self, frames: torch.Tensor, lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Subsampled frames and lengths."""

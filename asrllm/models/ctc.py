@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from asrllm.batch import real
+from asrllm.flops import Flops, matrices
 from asrllm.text.tokenizer import BLANK
 
 
@@ -23,6 +24,11 @@ class CtcHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(dim, units)
         self.lower = None if lower_units is None else CtcHead(dim, lower_units, dropout=dropout)
+
+    def flops(self, frame_lens: torch.Tensor, intermediate: bool = False) -> Flops:
+        """Of utterances with that many frames (B,); of an intermediate layer if asked for."""
+        head = self.out if self.lower is None or not intermediate else self.lower.out
+        return Flops(weights=2.0 * matrices(head) * float(frame_lens.sum()))
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """Frames (B, T, D) to log-probabilities (B, T, V) in float32."""

@@ -9,6 +9,7 @@ from torch import nn
 
 from asrllm.batch import real
 from asrllm.config import Config
+from asrllm.flops import Flops
 
 SAMPLE_RATE = 16000
 WINDOW = 400  # samples: 25 ms
@@ -47,6 +48,10 @@ class LogMel(nn.Module):
     def output_lens(self, wave_lens: torch.Tensor) -> torch.Tensor:
         """Frames of waves that many samples long."""
         return ((wave_lens.clamp(min=WINDOW) - WINDOW) // HOP + 1).to(torch.int64)
+
+    def flops(self, wave_lens: torch.Tensor) -> Flops:
+        """Of the filter bank on waves (B,) that many samples long."""
+        return Flops(fixed=2.0 * self.mel.mel_scale.fb.numel() * float(self.output_lens(wave_lens).sum()))
 
     def forward(self, waves: torch.Tensor, wave_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features and their lengths; masked by SpecAugment in training mode."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from asrllm.config import Config
 from asrllm.console import UserError
+from asrllm.flops import Flops
 from asrllm.models.lora import LoraConfig
 
 
@@ -102,3 +103,21 @@ def logits(llm: Any, hidden: torch.Tensor) -> torch.Tensor:
 def width(llm: Any) -> int:
     """H, the width of the embeddings."""
     return int(llm.get_input_embeddings().weight.shape[1])
+
+
+def flops(llm: Any, lens: torch.Tensor, past: int = 0, targets: int = 0) -> Flops:
+    """Of rows with `lens` (B,) positions that follow `past` cached ones, and of logits at `targets` positions.
+
+    A position attends to itself and to those before it, which is half of what a dense kernel executes. Dense models
+    only: of a mixture of experts this counts no expert.
+    """
+    body, shape = llm.base_model, llm.config
+    tables = {id(table.weight) for table in body.modules() if isinstance(table, nn.Embedding)}
+    weights = sum(each.numel() for each in body.parameters() if each.ndim == 2 and id(each) not in tables)
+    head_width = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    rows = lens.double()
+    pairs = float((rows * past + rows**2 / 2).sum())
+    return Flops(
+        weights=2 * weights * float(rows.sum()) + 2 * llm.get_output_embeddings().weight.numel() * targets,
+        products=4 * shape.num_hidden_layers * shape.num_attention_heads * head_width * pairs,
+    )

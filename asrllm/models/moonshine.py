@@ -10,6 +10,7 @@ from torch import nn
 from transformers.masking_utils import create_bidirectional_mask
 
 from asrllm.batch import real
+from asrllm.flops import Flops, matrices
 from asrllm.models.group_norm import normalize_real_frames
 
 
@@ -30,6 +31,19 @@ class MoonshineEncoder(nn.Module):
         for convolution in self.convolutions:
             wave_lens = (wave_lens - convolution.kernel_size[0]).div(convolution.stride[0], rounding_mode="floor") + 1
         return wave_lens.clamp(min=0)
+
+    def flops(self, wave_lens: torch.Tensor) -> Flops:
+        """Of recordings (B,) that many samples long."""
+        each = []
+        for convolution in self.convolutions:
+            wave_lens = (wave_lens - convolution.kernel_size[0]).div(convolution.stride[0], rounding_mode="floor") + 1
+            each.append(2 * matrices(convolution) * float(wave_lens.clamp(min=1).sum()))
+        lens, layers = wave_lens.clamp(min=1).double(), self.encoder.layers
+        return Flops(
+            first=each[0],
+            weights=sum(each[1:]) + 2 * matrices(layers) * float(lens.sum()),
+            products=4 * len(layers) * self.dim * float((lens**2).sum()),
+        )
 
     def forward(self, waves: torch.Tensor, wave_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`waves` (B, S) at 16 kHz -> frames (B, T, D), zero past each end, and frame_lens (B,)."""

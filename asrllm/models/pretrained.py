@@ -13,6 +13,7 @@ from torch import nn
 
 from asrllm.config import Config
 from asrllm.console import UserError
+from asrllm.flops import Flops
 from asrllm.models.frontend import SpecAugmentConfig
 
 KINDS = ("whisper", "moonshine", "wav2vec2", "hubert", "wavlm")
@@ -45,6 +46,10 @@ class PretrainedEncoder(nn.Module):
     def output_lens(self, wave_lens: torch.Tensor) -> torch.Tensor:
         """Frames (B,) that recordings of `wave_lens` (B,) samples give."""
         return self.encoder.output_lens(wave_lens)
+
+    def flops(self, wave_lens: torch.Tensor) -> Flops:
+        """Of one batch of recordings (B,) that many samples long."""
+        return self.encoder.flops(wave_lens)
 
     def forward(self, waves: torch.Tensor, wave_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`waves` (B, S) with `wave_lens` (B,) -> frames (B, T, D), zero past each end, and frame_lens (B,)."""

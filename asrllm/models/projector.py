@@ -13,6 +13,7 @@ from torch import nn
 
 from asrllm.batch import real
 from asrllm.config import Config
+from asrllm.flops import Flops, matrices
 from asrllm.text.tokenizer import BLANK
 
 
@@ -48,6 +49,12 @@ class LinearProjector(nn.Module):
     def output_lens(self, frame_lens: torch.Tensor) -> torch.Tensor:
         """Positions of that many frames."""
         return frame_lens // self.stride
+
+    def flops(self, frame_lens: torch.Tensor, speech_lens: torch.Tensor) -> Flops:
+        """Of utterances with that many frames and speech positions (B,)."""
+        first, _, last = self.layers
+        positions = float(speech_lens.sum())
+        return Flops(first=2 * matrices(first) * positions, weights=2 * matrices(last) * positions)
 
     def forward(
         self, frames: torch.Tensor, frame_lens: torch.Tensor, log_probs: torch.Tensor | None = None
@@ -91,13 +98,24 @@ class PosteriorProjector(nn.Module):
         last = nn.Linear(config.hidden, llm_dim)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        width = (2 * config.context + 1) * dim
-        self.residual = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.hidden), nn.ReLU(), last)
+        self.width = (2 * config.context + 1) * dim
+        self.residual = nn.Sequential(nn.LayerNorm(self.width), nn.Linear(self.width, config.hidden), nn.ReLU(), last)
         self.offset = nn.Parameter(torch.zeros(llm_dim))
 
     def output_lens(self, frame_lens: torch.Tensor) -> torch.Tensor:
         """The most positions that so many frames can make, with labels the LLM writes as they are."""
         return frame_lens
+
+    def flops(self, frame_lens: torch.Tensor, speech_lens: torch.Tensor) -> Flops:
+        """Of utterances with that many frames and speech positions (B,), as many as runs of labels."""
+        units, width = len(self.units.llm_ids), self.width
+        made, frames = speech_lens.double(), frame_lens.double()
+        gathered = float((made * frames * (units + width + made)).sum())
+        return Flops(weights=2 * matrices(self.residual) * float(made.sum()), fixed=2 * gathered)
+
+    def expectation_flops(self, speech_lens: torch.Tensor) -> Flops:
+        """Of the expected embeddings at that many positions (B,): the LLM's weights, not the projector's."""
+        return Flops(first=2 * len(self.units.llm_ids) * len(self.offset) * float(speech_lens.sum()))
 
     def forward(
         self, frames: torch.Tensor, frame_lens: torch.Tensor, log_probs: torch.Tensor | None = None

@@ -4,12 +4,14 @@ It never freezes a part, never reads a training plan, never touches a path.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from asrllm.batch import Batch, Loss, pad, real, repeat
+from asrllm.flops import Flops, Work, longest, matrices
 from asrllm.models import llm as llms
 from asrllm.models import prefix
 from asrllm.models.ctc import CtcHead, consistency_loss, ctc_loss
@@ -79,7 +81,7 @@ class SpeechLLM(nn.Module):
         CTC losses are means over both views. `cr_ctc` is counted in CTC labels, so that beside `ctc` of weight 1 its
         weight is the paper's alpha; in evaluation mode, where both views would be equal, it is 0 and costs nothing.
         """
-        views = 2 if "cr_ctc" in losses and (self.encoder.training or self.ctc.training) else 1
+        views = self._views(losses)
         frames, lens, taps = self._encode(repeat(batch, views), "ctc_intermediate" in losses)
         made: dict[str, Loss] = {}
         counts = self.targets(batch, losses)
@@ -108,6 +110,60 @@ class SpeechLLM(nn.Module):
             counts[name] = sum(map(len, rows))
         return counts
 
+    def work(self, batch: Batch, losses: tuple[str, ...], speech_lens: torch.Tensor | None = None) -> list[Work]:
+        """What each part does for these losses of a batch, of which lengths and texts alone are read.
+
+        Args:
+            batch: where it carries frames the encoder does nothing.
+            losses: as in `forward`.
+            speech_lens: (B,) positions that the LLM was given; what is to be expected where they are not known yet.
+        """
+        waves = batch.wave_lens.cpu()
+        frames = self.encoder.output_lens(waves) if batch.frame_lens is None else batch.frame_lens.cpu()
+        waves, seen = waves.repeat(self._views(losses)), frames.repeat(self._views(losses))
+        below = frozenset({"encoder"})
+        reads_ctc = "llm" in losses and isinstance(self.projector, PosteriorProjector)
+        done = []
+        if batch.frames is None:
+            done.append(Work("encoder", self.encoder.flops(waves), self.encoder.flops(longest(waves))))
+        heads = [False] * (reads_ctc or "ctc" in losses or "cr_ctc" in losses)
+        heads += [True] * len(self.encoder.intermediate_layers) * ("ctc_intermediate" in losses)
+        for intermediate in heads:
+            flops = self.ctc.flops(seen, intermediate), self.ctc.flops(longest(seen), intermediate)
+            done.append(Work("ctc", *flops, below))
+        if "llm" in losses:
+            done += self._llm_work(batch, frames, speech_lens, below | {"ctc"} if reads_ctc else below)
+        return done
+
+    def _llm_work(
+        self, batch: Batch, frames: torch.Tensor, speech_lens: torch.Tensor | None, below: frozenset[str]
+    ) -> list[Work]:
+        projector: Any = self.projector
+        targets = torch.tensor([len(row) for row in self._transcripts(batch)])
+        spells = isinstance(projector, PosteriorProjector)
+        if speech_lens is None:  # a hypothesis has about as many tokens as the transcript
+            speech_lens = (targets - 1).minimum(frames) if spells else projector.output_lens(frames)
+        speech, first = speech_lens.cpu(), len(self._prompt().before)
+        lens = speech + len(self._prompt().after) + targets - 1
+        projected = projector.flops(frames, speech), projector.flops(longest(frames), longest(speech))
+        done = [Work("projector", *projected, below)]
+        if spells:
+            table = projector.expectation_flops
+            done.append(Work("llm", table(speech), table(longest(speech)), below))
+        body = partial(llms.flops, self.llm, past=first, targets=int(targets.sum()))
+        before = llms.flops(self.llm, torch.tensor([first]))  # runs once for the batch, see `prefix.body`
+        adapters = frozenset({"llm.lora"})
+        done.append(Work("llm", before, before, adapters))
+        done.append(Work("llm", body(lens), body(longest(lens)), below | adapters | {"projector"}))
+        if self.adapters is not None:
+            each = 2.0 * matrices(self.adapters)
+            rows, padded = (Flops(weights=each * (first + float(size.sum()))) for size in (lens, longest(lens)))
+            done.append(Work("llm.lora", rows, padded, below | {"projector"}))
+        return done
+
+    def _views(self, losses: tuple[str, ...]) -> int:
+        return 2 if "cr_ctc" in losses and (self.encoder.training or self.ctc.training) else 1
+
     def encode(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Encoder frames (B, T, D) and their lengths; those in the batch if it carries some."""
         frames, lens, _ = self._encode(batch, False)
@@ -130,7 +186,7 @@ class SpeechLLM(nn.Module):
     def llm_log_probs(self, batch: Batch) -> torch.Tensor:
         """What the LLM gives (targets, V) at each token of the transcripts and their ends, all in a row."""
         frames, lens = self.encode(batch)
-        hidden, _ = self._at_targets(batch, frames, lens, None)
+        hidden, *_ = self._at_targets(batch, frames, lens, None)
         return llms.logits(self.llm, hidden).float().log_softmax(-1)
 
     def _encode(self, batch: Batch, taps: bool) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
@@ -152,15 +208,16 @@ class SpeechLLM(nn.Module):
 
     def _llm_loss(self, batch: Batch, frames: torch.Tensor, lens: torch.Tensor, log_probs: torch.Tensor | None) -> Loss:
         """Cross-entropy of the transcript and its end token; logits at those positions only."""
-        hidden, gold = self._at_targets(batch, frames, lens, log_probs)
+        hidden, gold, speech_lens = self._at_targets(batch, frames, lens, log_probs)
         scores = llms.logits(self.llm, hidden).float()  # (targets, V)
         loss = nn.functional.cross_entropy(scores, gold, reduction="sum")
-        return Loss(loss, len(gold), (scores.argmax(-1) == gold).sum())
+        return Loss(loss, len(gold), (scores.argmax(-1) == gold).sum(), speech_lens)
 
     def _at_targets(
         self, batch: Batch, frames: torch.Tensor, lens: torch.Tensor, log_probs: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Final hidden states (targets, H) that predict the transcripts and their ends, and those tokens (targets,)."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Final hidden states (targets, H) that predict the transcripts and their ends, those tokens (targets,), and
+        the speech positions (B,)."""
         transcripts = self._transcripts(batch)
         speech, speech_lens = self._speech(frames, lens, log_probs)
         sequence = prefix.join(self.llm, self._prompt(), speech, speech_lens, [row[:-1] for row in transcripts])
@@ -171,7 +228,7 @@ class SpeechLLM(nn.Module):
         where = sequence.lens[:, None] - target_lens[:, None] + torch.arange(targets.shape[1], device=frames.device)
         wanted = real(target_lens, targets.shape[1])
         rows = torch.arange(len(batch), device=frames.device)[:, None].expand_as(where)[wanted]
-        return hidden[rows, where[wanted]], targets[wanted]
+        return hidden[rows, where[wanted]], targets[wanted], speech_lens
 
     def _labels(self, batch: Batch, lower: bool = False) -> list[list[int]]:
         units = self.language.lower_units if lower else self.language.units

@@ -12,6 +12,7 @@ from torch import nn
 
 from asrllm.batch import real
 from asrllm.console import UserError
+from asrllm.flops import Flops, matrices
 from asrllm.models.group_norm import normalize_real_frames
 
 
@@ -50,6 +51,21 @@ class Wav2Vec2Encoder(nn.Module):
         for kernel, stride in self.windows:
             wave_lens = (wave_lens - kernel).div(stride, rounding_mode="floor") + 1
         return wave_lens.clamp(min=0)
+
+    def flops(self, wave_lens: torch.Tensor) -> Flops:
+        """Of recordings (B,) that many samples long."""
+        each = []
+        layers: list[Any] = list(self.feature_extractor.conv_layers)
+        for layer, (width, stride) in zip(layers, self.windows, strict=True):
+            wave_lens = (wave_lens - width).div(stride, rounding_mode="floor") + 1
+            each.append(2 * matrices(layer.conv) * float(wave_lens.clamp(min=1).sum()))
+        lens = wave_lens.clamp(min=1).double()
+        weights = sum(map(matrices, (self.feature_projection, self.encoder.pos_conv_embed, self.encoder.layers)))
+        return Flops(
+            first=each[0],
+            weights=sum(each[1:]) + 2 * weights * float(lens.sum()),
+            products=4 * len(self.encoder.layers) * self.dim * float((lens**2).sum()),
+        )
 
     def forward(self, waves: torch.Tensor, wave_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`waves` (B, S) at 16 kHz -> frames (B, T, D), zero past each end, and frame_lens (B,)."""

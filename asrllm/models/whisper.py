@@ -13,6 +13,7 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from asrllm.batch import real
 from asrllm.console import UserError
+from asrllm.flops import Flops, matrices
 from asrllm.models.frontend import SpecAugmentConfig, spec_augment
 
 WINDOW_SAMPLES = 480_000  # 30 s at 16 kHz
@@ -59,6 +60,25 @@ class WhisperEncoder(nn.Module):
     def output_lens(self, wave_lens: torch.Tensor) -> torch.Tensor:
         """Frames (B,) that cover recordings of `wave_lens` (B,) samples; 0 below 160 samples."""
         return (wave_lens.div(HOP_SAMPLES, rounding_mode="floor") + 1).div(2, rounding_mode="floor")
+
+    def flops(self, wave_lens: torch.Tensor) -> Flops:
+        """Of recordings (B,) that many samples long; padded to 30 s, these are what the model is defined on."""
+        if self.padding == "pad_30s":
+            mel_lens = torch.full_like(wave_lens, WINDOW_SAMPLES // HOP_SAMPLES)
+            lens = mel_lens.double() // 2
+        else:
+            mel_lens = (wave_lens + 2 * FFT_SAMPLES) // HOP_SAMPLES
+            lens = self.output_lens(wave_lens).clamp(min=1).double()
+        mels, frames = float(mel_lens.sum()), float(lens.sum())
+        inner = (
+            matrices(self.encoder.conv2) * float(((mel_lens + 1) // 2).sum()) + matrices(self.encoder.layers) * frames
+        )
+        return Flops(
+            first=2 * matrices(self.encoder.conv1) * mels,
+            weights=2 * inner,
+            products=4 * len(self.encoder.layers) * self.dim * float((lens**2).sum()),
+            fixed=2 * self.features.filters.numel() * mels,
+        )
 
     def forward(self, waves: torch.Tensor, wave_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`waves` (B, S) at 16 kHz -> frames (B, T, D), zero past each end, and frame_lens (B,).

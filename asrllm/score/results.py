@@ -261,10 +261,20 @@ def _models(experiments: Sequence[Experiment]) -> str:
                 _number(each.summary.get("wall_hours"), ".2f"),
                 _number(each.summary.get("audio_hours"), ".2f"),
                 _number(each.summary.get("steps"), "d"),
+                _number((each.summary.get("flops") or {}).get("model"), ".2e"),
                 ", ".join(f"{name} {_number(value, '.4g')}" for name, value in valid.items()) or NONE,
             ]
         )
-    head = ["experiment", "parameters", "trained", "wall hours", "audio hours", "steps", "best validation"]
+    head = [
+        "experiment",
+        "parameters",
+        "trained",
+        "wall hours",
+        "audio hours",
+        "steps",
+        "model FLOPs",
+        "best validation",
+    ]
     return _table(head, rows)
 
 

@@ -16,6 +16,7 @@ from asrllm.batch import Batch, Loss
 from asrllm.console import UserError
 from asrllm.train import optim
 from asrllm.train import stage as stages
+from asrllm.train.ledger import Cost, step_cost
 from asrllm.train.log import Tally
 from asrllm.train.stage import Phase
 
@@ -29,6 +30,7 @@ class StepResult:
     norms: dict[str, float]  # part -> that of its part of the gradient
     rates: dict[str, float]  # part -> learning rate
     samples: int  # of audio
+    cost: Cost
     finite: bool  # False: a loss or the gradient was not, and weights and buffers are as before
 
 
@@ -37,7 +39,8 @@ class Learner:
 
     Args:
         model: an `nn.Module` with `parts`, modules by name; `model(batch, losses)`, `Loss` by name; and
-            `model.targets(batch, losses)`, the counts of these losses without computing them.
+            `model.targets(batch, losses)`, the counts of these losses without computing them; and
+            `model.work(batch, losses, speech_lens)`, what each part does for them.
         phase: which parts, which losses.
         optimizer: over the weights of these parts.
         precision: of activations.
@@ -76,11 +79,13 @@ class Learner:
         shares, samples = self._shares(batches)
         before = [buffer.clone() for buffer in self.buffers]
         tally = Tally(self.phase.losses, self.device)
+        heard = []
         self.optimizer.zero_grad(set_to_none=True)
         for number, batch in enumerate(batches):
             optim.seed_everything(*seed, dist.rank(), number)
             losses = self._forward(batch)
             tally.add(losses)
+            heard.append(next((loss.speech_lens for loss in losses.values() if loss.speech_lens is not None), None))
             objective = torch.stack([share * losses[name].sum.float() for name, share in shares.items()]).sum()
             if objective.requires_grad:
                 objective.backward()
@@ -97,7 +102,7 @@ class Learner:
             for buffer, old in zip(self.buffers, before, strict=True):
                 buffer.copy_(old)
         by_part = {part: float(each) for part, each in norms.items()}
-        return StepResult(tally, float(norm), by_part, rates, samples, finite)
+        return StepResult(tally, float(norm), by_part, rates, samples, self._cost(batches, heard), finite)
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
@@ -128,6 +133,15 @@ class Learner:
     def _norm(self, part: str) -> torch.Tensor:
         gradients = [weight.grad for weight in self.model.parts[part].parameters() if weight.grad is not None]
         return nn.utils.get_total_norm(gradients)
+
+    def _cost(self, batches: Sequence[Batch], heard: Sequence[torch.Tensor | None]) -> Cost:
+        """FLOPs of the step; `heard` are the speech positions that the LLM was given of each micro-batch."""
+        work = [
+            each
+            for batch, speech_lens in zip(batches, heard, strict=True)
+            for each in self.model.work(batch, self.losses, speech_lens)
+        ]
+        return step_cost(work, self.model.parts, self.phase.train, self.device)
 
     def _forward(self, batch: Batch) -> dict[str, Loss]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

@@ -7,6 +7,7 @@ import json
 import platform
 import resource
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,21 @@ class Tally:
             if judged:
                 figures[f"{name}_accuracy"] = correct / judged
         return figures
+
+
+class Speed:
+    """How fast audio and model FLOPs go by, from now on."""
+
+    def __init__(self, audio_seconds: float, flops: float) -> None:
+        self.audio_seconds, self.flops, self.since = audio_seconds, flops, time.monotonic()
+
+    def figures(self, audio_seconds: float, flops: float) -> dict[str, float]:
+        """Rates since the start, from the totals of now."""
+        seconds = max(time.monotonic() - self.since, 1e-9)
+        return {
+            "audio_seconds_per_second": (audio_seconds - self.audio_seconds) / seconds,
+            "tflops_per_second": (flops - self.flops) / 1e12 / seconds,
+        }
 
 
 class MetricLog:
@@ -98,6 +114,14 @@ class MetricLog:
         if not self.path.is_file():
             return []
         return [json.loads(line) for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def said(figures: Mapping[str, float]) -> str:
+    """Figures in one line, small ones in scientific notation."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:.1e}" if 0 < abs(value) < 1e-2 else f"{name.replace('_', ' ')} {value:.3f}"
+        for name, value in figures.items()
+    )
 
 
 def write_summary(exp: Path, summary: Mapping[str, Any]) -> None:

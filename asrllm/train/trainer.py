@@ -25,6 +25,7 @@ from asrllm.train import log as logs
 from asrllm.train import stage as stages
 from asrllm.train.encoders import Encoders, Probe
 from asrllm.train.learner import Learner
+from asrllm.train.ledger import Ledger
 from asrllm.train.position import Position
 from asrllm.train.snapshot import Snapshots
 from asrllm.train.stage import Phase, Stage
@@ -85,6 +86,7 @@ class Trainer:
         command: the command line, for the summary.
         sample_rate: Hz, to count audio.
         probe: makes the held-out batches that CKA of encoders is measured on.
+        ledger: what was computed before the first step.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Trainer:
         command: str = "",
         sample_rate: int = 16000,
         probe: Probe = lambda utterances, seed: (),
+        ledger: Ledger | None = None,
     ) -> None:
         stages.check(stage, model.parts)
         if config.snapshot_every_steps is not None:
@@ -111,6 +114,7 @@ class Trainer:
         self.checkpoints = checkpoint.Checkpoints(exp / "checkpoints", config.best_by, config.keep_checkpoints)
         self.snapshots = Snapshots(exp)
         self.at = Position()
+        self.ledger = ledger or Ledger()
         self.choices: list[swap.Choice] = []  # encoders of this phase
         self.optimizer_state: dict[str, Any] | None = None  # of the checkpoint that is resumed, or of the turn before
         self.first = dist.rank() == 0
@@ -230,6 +234,7 @@ class Trainer:
         at, config = self.at, self.config
         rate = optim.rate_factor(phase, at.phase_step, steps)
         result = self.learner.step(batches, rate, config.clip_norm, (config.seed, at.step))
+        self.ledger.add(result.cost, at.number)
         at.audio_seconds += result.samples / self.sample_rate
         at.phase_step, at.step, at.batch = at.phase_step + 1, at.step + 1, at.batch + len(batches)
         if result.finite:
@@ -267,7 +272,7 @@ class Trainer:
         if at.phase_step >= steps or (epoch_done if every is None else at.phase_step % every == 0):
             self._save(self._judge())
             self.log.draw()
-            self.since = time.monotonic(), at.audio_seconds  # speed is that of training alone
+            self.speed = logs.Speed(at.audio_seconds, self.ledger.total)  # that of training alone
         elif config.checkpoint_every_steps is not None and at.step % config.checkpoint_every_steps == 0:
             self._save({})
         self._keep_snapshot(steps)
@@ -285,21 +290,21 @@ class Trainer:
 
     def _log_step(self, latest: dict[str, float]) -> None:
         """Means since the last such line, and the rate and gradient norm of the latest step."""
-        seconds = time.monotonic() - self.since[0]
         figures = {
             **latest,
             **self.tally.figures(),
-            "audio_seconds_per_second": (self.at.audio_seconds - self.since[1]) / max(seconds, 1e-9),
+            **self.speed.figures(self.at.audio_seconds, self.ledger.total),
+            "tflops": self.ledger.total / 1e12,
             "memory_gib": logs.memory_gib(self.device),
         }
         self._restart_tally()
         self.log.write(self.at.step, "train", figures)
         if self.first:
-            log.info("step %d: %s", self.at.step, _said(figures))
+            log.info("step %d: %s", self.at.step, logs.said(figures))
 
     def _restart_tally(self) -> None:
         self.tally = logs.Tally(self._phase.losses, self.device)
-        self.since = time.monotonic(), self.at.audio_seconds
+        self.speed = logs.Speed(self.at.audio_seconds, self.ledger.total)
 
     def _judge(self) -> dict[str, float]:
         """Validate, log it, and keep count of validations without a new best."""
@@ -314,7 +319,7 @@ class Trainer:
             at.stale += 1
         self.log.write(at.step, "valid", figures)
         if self.first:
-            log.info("step %d, validation: %s", at.step, _said(figures))
+            log.info("step %d, validation: %s", at.step, logs.said(figures))
         return figures
 
     def _save(self, figures: dict[str, float]) -> None:
@@ -323,6 +328,7 @@ class Trainer:
             state = {
                 "position": asdict(position),
                 "choices": [asdict(choice) for choice in self.choices],
+                "ledger": asdict(self.ledger),
                 "optimizer": self.learner.optimizer.state_dict(),
             }
             weights = checkpoint.gather(self.model.parts, self.stage.changed)
@@ -346,6 +352,7 @@ class Trainer:
         weights, state = latest
         self.at = Position(**state["position"])
         self.choices = [swap.Choice.of(choice) for choice in state["choices"]]
+        self.ledger = Ledger(**state["ledger"])
         self.optimizer_state = state["optimizer"]
         self._load(weights, f"{self.checkpoints.folder}/step-{self.at.step}")
         if self.first:
@@ -367,6 +374,7 @@ class Trainer:
             "trained": {part: parts[part] for part in self.stage.trained},
             "wall_hours": self._wall_seconds() / 3600,
             "audio_hours": self.at.audio_seconds / 3600,
+            "flops": self.ledger.summary(),
             "steps": self.at.step,
             "averaged_steps": sorted(steps),
             "valid": figures,
@@ -382,17 +390,9 @@ class Trainer:
             checkpoint.write_weights({**kept, **weights}, self.exp / "weights.safetensors")
             self.log.draw()
             logs.write_summary(self.exp, summary)
-            log.info("average of steps %s, validation: %s", sorted(steps), _said(figures))
+            log.info("average of steps %s, validation: %s", sorted(steps), logs.said(figures))
         dist.barrier()
         return summary
-
-
-def _said(figures: Mapping[str, float]) -> str:
-    """Figures in one line, small ones in scientific notation."""
-    return ", ".join(
-        f"{name.replace('_', ' ')} {value:.1e}" if 0 < abs(value) < 1e-2 else f"{name.replace('_', ' ')} {value:.3f}"
-        for name, value in figures.items()
-    )
 
 
 def _no_bar(count: int, note: str) -> None:

@@ -28,6 +28,10 @@ def metrics(exp: Path) -> list[dict]:
     return [json.loads(line) for line in (exp / "metrics.jsonl").read_text().splitlines()]
 
 
+def flops(exp: Path) -> dict:
+    return json.loads((exp / "summary.json").read_text())["flops"]
+
+
 def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], atol: float = 0.0) -> None:
     assert left.keys() == right.keys()
     for name in left:
@@ -109,6 +113,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(whole: Path, tmp_pa
     assert not is_finished(tmp_path / "cut")
     assert train_toy(tmp_path / "cut") == [0]
     assert_same(weights(whole), weights(tmp_path / "cut"))
+    assert flops(tmp_path / "cut") == flops(whole)
     steps = [line["step"] for line in metrics(tmp_path / "cut") if line["kind"] == "train"]
     assert steps == [line["step"] for line in metrics(whole) if line["kind"] == "train"]
 

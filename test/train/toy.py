@@ -12,6 +12,7 @@ from torch import nn
 from asrllm import dist
 from asrllm.batch import Batch, Loss, pad
 from asrllm.config import parse
+from asrllm.flops import Flops, Work
 from asrllm.train.optim import seed_everything
 from asrllm.train.stage import Stage
 from asrllm.train.trainer import TrainConfig, Trainer
@@ -36,6 +37,13 @@ class ToyModel(nn.Module):
 
     def encode(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         return self.encoder(batch.waves.reshape(-1, 1)).view(*batch.waves.shape, 8), batch.wave_lens
+
+    def work(self, batch: Batch, losses: tuple[str, ...], speech_lens: torch.Tensor | None) -> list[Work]:
+        def frames(count: int) -> Flops:
+            return Flops(weights=2.0 * 8 * count)
+
+        real, padded = frames(int(batch.wave_lens.sum())), frames(batch.waves.numel())
+        return [Work("encoder", real, padded), Work("head", real, padded, frozenset({"encoder"}))]
 
     def forward(self, batch: Batch, losses: tuple[str, ...]) -> dict[str, Loss]:
         if self.training or self.encoder.training or self.head.training:
