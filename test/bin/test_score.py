@@ -143,6 +143,7 @@ def exp(tmp_path: Path) -> Path:
         "trained": {"projector": 500_000},
         "wall_hours": 0.25,
         "steps": 400,
+        "flops": {"model": 1.5e13},
         "valid": {"llm": 0.51234},
         "command": "python -m asrllm.bin.train --config conf/train_align.yaml",
         "commit": "abc",
@@ -181,7 +182,7 @@ def test_report_of_everything(exp: Path) -> None:
     assert "- `zero_shot/whisper/test`: 1 without a hypothesis, counted as deletions: s0-00" in text
     assert "|train_align/decode_llm/test|200|50|0.250|2|cpu|1|" in text
     assert "|train_align/decode_ctc/test|-|-|-|-|-|-|" in text
-    assert "|train_align|2.50 M|0.50 M (projector)|0.25|-|400|llm 0.5123|" in text
+    assert "|train_align|2.50 M|0.50 M (projector)|0.25|-|400|1.50e+13|llm 0.5123|" in text
     assert "|train_encoder|-|-|-|-|-|-|" in text
     assert "`python -m asrllm.bin.train --config conf/train_align.yaml` (commit abc)" in text
     assert "![loss curves of train_align](pictures/train_align.png)" in text
