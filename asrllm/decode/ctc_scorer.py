@@ -67,10 +67,9 @@ class CtcScorer:
         scores = torch.where(lens == 0, state.log_prefix[:, None], scores)
         if self.chains.labels.shape[1] > 1 and (many := lens > 1).any():
             scores[many] = self._score_chains(state, rows[many], labels[many], lens[many])
+        scores = scores.masked_fill(lens == UNKNOWN, -torch.inf)
         scores = torch.where(torch.isin(flat, self.ends), self.prefix.log_whole(state)[:, None], scores)
-        possible = (lens != UNKNOWN) | torch.isin(flat, self.ends)
-        possible &= scores > -torch.inf
-        return (scores - state.log_prefix[:, None]).masked_fill(~possible, -torch.inf).view_as(tokens)
+        return increments(scores, state.log_prefix[:, None]).view_as(tokens)
 
     def advance(self, state: Paths, rows: torch.Tensor, tokens: torch.Tensor) -> Paths:
         """Append the labels of the tokens that were taken."""
@@ -92,6 +91,11 @@ class CtcScorer:
             begun, rows = (rows * self.prefix.labels + label).unique(return_inverse=True)
             paths = self.prefix.append(paths.take(begun // self.prefix.labels), begun % self.prefix.labels)
         return scores
+
+
+def increments(after: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """after - before for logarithms; -inf where nothing is left, and after that too."""
+    return torch.where(after > -torch.inf, after - before, -torch.inf)
 
 
 def append_chains(prefix: CtcPrefix, paths: Paths, labels: torch.Tensor, lens: torch.Tensor) -> Paths:

@@ -19,8 +19,10 @@ from asrllm.console import UserError
 from asrllm.decode.beam import BeamConfig, Finished, beam_search
 from asrllm.decode.ctc_prefix import CtcPrefix
 from asrllm.decode.ctc_scorer import Chains, CtcScorer
+from asrllm.decode.ctc_words import CtcWordScorer
 from asrllm.decode.scorer import CandidateScorer, LlmScorer, Scorer, SpeechModel
-from asrllm.text.spelling import first_space, spell_tokens
+from asrllm.text.spelling import Words, first_space, spell_tokens
+from asrllm.text.tokenizer import SentencePieceTokenizer
 
 SHORTEST_LIMIT = 8  # tokens that even the shortest audio may take: a word spelled out and the end token
 
@@ -93,9 +95,7 @@ def joint_search(
         scorers["lm"] = _lm_scorer(lm, model, len(batch), max(limits))
     raters: dict[str, CandidateScorer[Any]] = {}
     if "ctc" in weights:
-        texts: tuple[Any, Any] = (model.ctc_tokenizer, model.llm_tokenizer)
-        chains = _chains(*texts, _size(model.llm)).to(frames.device)
-        raters["ctc"] = CtcScorer(CtcPrefix(*model.ctc_log_probs(batch)), chains, model.llm_end_ids)
+        raters["ctc"] = ctc_scorer(model, CtcPrefix(*model.ctc_log_probs(batch)))
     if "length" in weights:
         raters["length"] = Length(model.llm_end_ids)
     return beam_search(scorers, weights, model.llm_end_ids, limits, config, raters, least)
@@ -106,9 +106,30 @@ def token_limit(seconds: float, config: BeamConfig) -> int:
     return min(config.max_tokens, max(SHORTEST_LIMIT, math.ceil(config.tokens_per_second * seconds)))
 
 
+def ctc_scorer(model: SpeechModel, prefix: CtcPrefix) -> CtcScorer | CtcWordScorer:
+    """The CTC head's say on the tokens of the LLM, in the way that its units allow.
+
+    Raises:
+        UserError: they allow none.
+    """
+    units: Any = model.ctc_tokenizer
+    tokens: Any = model.llm_tokenizer
+    device, size = prefix.lens.device, _size(model.llm)
+    if isinstance(units, SentencePieceTokenizer):
+        words = _words(units, tokens)
+        starts = torch.tensor([token in words.starts for token in range(size)], device=device)
+        return CtcWordScorer(prefix, words.spell, starts, model.llm_end_ids)
+    return CtcScorer(prefix, _chains(units, tokens, size).to(device), model.llm_end_ids)
+
+
 @lru_cache(maxsize=1)
 def _chains(units: Any, tokens: Any, size: int) -> Chains:
     return Chains(spell_tokens(units, tokens), size, first_space(units))
+
+
+@lru_cache(maxsize=1)
+def _words(units: Any, tokens: Any) -> Words:
+    return Words(units, tokens)
 
 
 def _lm_scorer(lm: PreTrainedModel, model: SpeechModel, utterances: int, limit: int) -> LlmScorer:

@@ -1,11 +1,14 @@
 """The tokens of the LLM, spelled in CTC labels, so that both can score one hypothesis.
 
-It knows text and units; not posteriors, not searches.
+Where a token is a chain of labels of its own, by `spell_tokens`; where only a whole word is, by `Words`. It knows text
+and units; not posteriors, not searches.
 """
+
+from functools import lru_cache
 
 from asrllm.console import UserError
 from asrllm.text.llm_tokenizer import LlmTokenizer
-from asrllm.text.tokenizer import CharacterTokenizer, LlmSubsetTokenizer
+from asrllm.text.tokenizer import CharacterTokenizer, LlmSubsetTokenizer, SentencePieceTokenizer
 
 
 def spell_tokens(units: object, llm: LlmTokenizer) -> dict[int, list[int]]:
@@ -34,3 +37,11 @@ def spell_tokens(units: object, llm: LlmTokenizer) -> dict[int, list[int]]:
 def first_space(units: object) -> int | None:
     """The label that tokens of the LLM begin a transcript with and the units do not; None where both do."""
     return units.encode(" ")[0] if isinstance(units, CharacterTokenizer) and " " in units.characters else None
+
+
+class Words:
+    """Words of the LLM's tokens, in sentencepiece, whose pieces do not cross the borders of words."""
+
+    def __init__(self, units: SentencePieceTokenizer, llm: LlmTokenizer) -> None:
+        self.starts = {llm_id for llm_id, text in llm.strings.items() if text.startswith(" ")}
+        self.spell = lru_cache(maxsize=100_000)(lambda tokens: units.encode(llm.decode(list(tokens))))

@@ -1,0 +1,123 @@
+"""Joint decoding where the CTC has units of its own: the CTC score is that of the text, whatever tokens write it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import toy_corpus
+from transformers import AutoModelForCausalLM
+
+from asrllm.batch import Batch, pad
+from asrllm.console import UserError
+from asrllm.decode.ctc_prefix import CtcPrefix
+from asrllm.decode.joint import JointConfig, Weights, ctc_scorer, joint_search
+from asrllm.text import tokenizer as tokenizers
+from asrllm.text.llm_tokenizer import LlmTokenizer
+
+TEXTS = ["red green blue", "white black", "green red green red", "blue", ""]
+
+
+@pytest.fixture(scope="module")
+def llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llm")
+    toy_corpus.write_llm(folder)
+    return folder
+
+
+class Heard:
+    """A random LLM and a CTC head that heard `TEXTS`, not too clearly."""
+
+    def __init__(self, llm_folder: Path, units: tokenizers.Tokenizer) -> None:
+        self.llm = AutoModelForCausalLM.from_pretrained(llm_folder)
+        self.llm_tokenizer, self.ctc_tokenizer = LlmTokenizer(str(llm_folder)), units
+        self.llm_end_ids = [self.llm_tokenizer.end_id]
+        rows = [[label for each in units.encode(text) for label in (each, 0)] for text in TEXTS]
+        self.paths, self.lens = pad([torch.tensor([0, *row]) for row in rows])
+        scores = torch.randn(*self.paths.shape, units.size) + 9.0 * torch.nn.functional.one_hot(self.paths, units.size)
+        self.log_probs = scores.log_softmax(-1)
+        self.embeds = torch.randn(len(TEXTS), 3, 32)
+
+    def encode(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(len(batch), 0, 1), torch.zeros(len(batch), dtype=torch.long)
+
+    def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.embeds, torch.full((len(batch),), 3)
+
+    def ctc_log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.log_probs, self.lens
+
+
+def units_of(kind: dict[str, object], llm_folder: Path, folder: Path) -> tokenizers.Tokenizer:
+    given = kind | ({"llm": str(llm_folder)} if kind["type"] == "llm_subset" else {})
+    config = tokenizers.TokenizerFile.model_validate({"tokenizer": given}).tokenizer
+    tokenizers.train(config, TEXTS[:4], folder / "units")
+    return tokenizers.load(folder / "units")
+
+
+KINDS = [
+    {"type": "llm_subset"},
+    {"type": "llm_subset", "min_count": 3},
+    {"type": "character"},
+    {"type": "sentencepiece", "size": 20},
+]
+
+
+def ctc(model: Heard, row: int, text: str) -> float:
+    labels = torch.tensor([model.ctc_tokenizer.encode(text)], dtype=torch.long)
+    log_probs, sizes = model.log_probs[row, : model.lens[row], None].double(), torch.tensor([labels.shape[1]])
+    loss = torch.nn.functional.ctc_loss(log_probs, labels, model.lens[row, None], sizes, reduction="none")
+    return -loss.item()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_the_sum_over_the_tokens_is_the_score_of_the_text(
+    kind: dict[str, object], llm_folder: Path, tmp_path: Path
+) -> None:
+    """In the LLM's own tokens and, unless they are other labels, by letters; also of a text that was not said."""
+    model = Heard(llm_folder, units_of(kind, llm_folder, tmp_path))
+    tokens = model.llm_tokenizer
+    for row, heard in enumerate(TEXTS):
+        for text in {heard, "red white"}:
+            letters = [tokens.id_of_string[letter] for letter in f" {text}"] if text else []
+            for spelled in (tokens.encode_transcript(text), *([] if kind["type"] == "llm_subset" else [letters])):
+                scorer = ctc_scorer(model, CtcPrefix(model.log_probs[row : row + 1], model.lens[row : row + 1]))
+                state, total = scorer.start(), 0.0
+                for token in [*spelled, tokens.end_id]:
+                    candidates = torch.tensor([[[token, letters[0] if letters else 5]]])
+                    total += scorer.score_candidates(state, candidates)[0, 0, 0].item()
+                    if token != tokens.end_id:
+                        state = scorer.advance(state, torch.tensor([[0]]), candidates[..., 0])
+                assert total == pytest.approx(ctc(model, row, text), abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS[:3], ids=str)
+def test_an_llm_that_knows_nothing_writes_what_was_heard(
+    kind: dict[str, object], llm_folder: Path, tmp_path: Path
+) -> None:
+    model = Heard(llm_folder, units_of(kind, llm_folder, tmp_path))
+    batch = Batch([str(row) for row in range(5)], TEXTS, None, torch.zeros(5, dtype=torch.long))
+    config = JointConfig(beam=6, candidates=300, length_exponent=0.0, weights=Weights(ctc=3.0))
+    found = joint_search(model, batch, config, [3.0] * 5)
+    assert [model.llm_tokenizer.decode(pool[0].tokens) for pool in found] == TEXTS
+    for row, pool in enumerate(found):
+        assert pool[0].scores["ctc"] == pytest.approx(ctc(model, row, TEXTS[row]), abs=1e-5)
+
+
+def test_other_units_are_refused(llm_folder: Path) -> None:
+    model = Heard(llm_folder, tokenizers.CharacterTokenizer(list(" abcdeghiklnrtuw")))
+
+    class Sounds:
+        """Units that no text can be written in."""
+
+        size = 5
+
+        def encode(self, text: str) -> list[int]:
+            return [1]
+
+        def decode(self, ids: list[int]) -> str:
+            return ""
+
+    model.ctc_tokenizer = Sounds()
+    batch = Batch(["0"] * 5, TEXTS, None, torch.zeros(5, dtype=torch.long))
+    with pytest.raises(UserError, match="units of type Sounds cannot be joined"):
+        joint_search(model, batch, JointConfig(weights=Weights(ctc=1.0)), [3.0] * 5)
