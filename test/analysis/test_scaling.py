@@ -1,0 +1,78 @@
+"""Scaling fits on simulated laws: the truth is found, and intervals hold it as often as they say."""
+
+import numpy as np
+import pytest
+
+from asrllm.analysis.scaling import Point, compute_ratio, fit
+from asrllm.console import UserError
+
+
+def simulate(
+    floor: float, budgets: int, decades: float, noise: float, seed: int, scale: float = 10.0, alpha: float = 0.35
+) -> list[Point]:
+    generator = np.random.default_rng(seed)
+    flops = np.logspace(13, 13 + decades, budgets)
+    center = np.exp(np.log(flops).mean())
+    return [
+        Point(c, (floor + scale * (c / center) ** -alpha) * np.exp(noise * generator.standard_normal()), s)
+        for c in flops
+        for s in range(3)
+    ]
+
+
+def test_a_law_without_noise_is_found() -> None:
+    found = fit(simulate(4.0, 8, 2.5, 0.0, 0), draws=20)
+    assert (found.law.floor, found.law.scale, found.law.alpha) == pytest.approx((4.0, 10.0, 0.35), rel=1e-3)
+    pure = fit(simulate(0.0, 6, 1.5, 0.0, 0), draws=20)
+    assert (pure.power.scale, pure.power.alpha) == pytest.approx((10.0, 0.35), rel=1e-3)
+    assert pure.held_out == pytest.approx(0.0, abs=1e-3)
+
+
+def test_leaving_out_a_budget_chooses_the_form() -> None:
+    assert fit(simulate(6.0, 8, 2.5, 0.01, 1), draws=20).law.floor > 0
+    chosen = [fit(simulate(0.0, 8, 2.5, 0.01, seed), draws=2).law.floor == 0 for seed in range(10)]
+    assert sum(chosen) >= 6
+
+
+def test_too_few_budgets_report_the_power_law_alone() -> None:
+    found = fit(simulate(4.0, 5, 1.0, 0.01, 0), draws=20)
+    assert found.law.floor == 0 and "5 budgets over 1.0 decades" in found.note
+    assert fit(simulate(4.0, 6, 1.5, 0.01, 0), draws=20).note == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("floor", "budgets", "decades", "noise"), [(0.0, 5, 1.0, 0.03), (4.0, 8, 2.5, 0.01)])
+def test_intervals_hold_the_exponent_as_often_as_they_say(
+    floor: float, budgets: int, decades: float, noise: float
+) -> None:
+    held = 0
+    for seed in range(200):
+        low, high = fit(simulate(floor, budgets, decades, noise, seed), seed, draws=100).alpha_interval
+        held += low <= 0.35 <= high
+    assert 0.92 <= held / 200 <= 0.98
+
+
+def test_compute_ratio_solves_for_equal_error() -> None:
+    slow = fit(simulate(0.0, 6, 2.0, 0.01, 0), draws=200)
+    fast = fit([Point(p.flops / 2, p.error, p.seed) for p in simulate(0.0, 6, 2.0, 0.01, 1)], draws=200)
+    ratio, (low, high) = compute_ratio(fast, slow, 10.0)
+    assert ratio == pytest.approx(0.5, rel=0.1)
+    assert low < ratio < high < 1.0
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ([Point(1e13, 10.0), Point(2e13, 9.0)], "2 budgets are fewer"),
+        ([Point(1e13, 10.0), Point(2e13, 0.0), Point(4e13, 8.0)], "above 0"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(points: list[Point], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        fit(points)
+
+
+def test_an_error_that_is_not_reached_has_no_ratio() -> None:
+    floor = fit(simulate(6.0, 8, 2.5, 0.0, 0), draws=5)
+    with pytest.raises(UserError, match="not reached"):
+        compute_ratio(floor, floor, 5.0)
