@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -17,6 +18,7 @@ from toy_corpus import SEARCHES, TRAININGS, decode_options, train_options, tree
 from asrllm.bin import decode, train
 from asrllm.hypothesis import NBest, read_decoding
 from asrllm.score.scoring import read_score
+from asrllm.train.learner import Learner, StepResult
 
 
 def weights(exp: Path) -> dict[str, torch.Tensor]:
@@ -112,6 +114,37 @@ def test_killed_and_started_again_equals_uninterrupted_bit_for_bit(work: Path, r
     assert whole.keys() == cut.keys()
     assert [key for key in whole if not whole[key].equal(cut[key])] == []
     assert list(exp.rglob(".*")) == []
+
+
+def test_two_views_in_noise_go_on_after_a_fault_as_if_nothing_had_been(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CR-CTC on utterances in rooms and noise, joined ones and clips without speech; the corpus itself is the noise."""
+    clips = "{folders: [data/wav], share: 0.5}"
+    changes = f"{{noise: {clips}, reverb: {clips}, empty: {clips}, join: {{share: 0.3, max_seconds: 3.0}}}}"
+    phases = "[{steps: 10, train: {encoder: 5.0e-3, ctc: 5.0e-3}, losses: {ctc: 1.0, cr_ctc: 0.2}}]"
+    options = ["--set", f"data.augment={changes}", "--set", f"stage.phases={phases}"]
+    options += ["--set", "train.checkpoint_every_steps=4", "--set", "train.log_every_steps=1"]
+    train.main([*train_options("train_encoder", "exp/whole"), *options])
+    step, steps = Learner.step, iter(range(6))
+
+    def faulty(*args: Any) -> StepResult:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    monkeypatch.setattr(Learner, "step", faulty)
+    with pytest.raises(KeyboardInterrupt):
+        train.main([*train_options("train_encoder", "exp/again"), *options])
+    assert [path.name for path in Path("exp/again/checkpoints").glob("step-*")] == ["step-4"]
+    monkeypatch.setattr(Learner, "step", step)
+    train.main([*train_options("train_encoder", "exp/again"), *options])
+    whole, again = weights(Path("exp/whole")), weights(Path("exp/again"))
+    assert [key for key in whole if not whole[key].equal(again[key])] == []
+    lines = [json.loads(line) for line in Path("exp/whole/metrics.jsonl").read_text().splitlines()]
+    apart = [line["cr_ctc_loss"] for line in lines if line["kind"] == "train"]
+    assert len(apart) == 10 and all(value > 0 for value in apart)
+    assert [line["cr_ctc_loss"] for line in lines if line["kind"] == "valid"] == [0.0]
 
 
 def assert_same_results(left: dict[str, NBest], right: dict[str, NBest]) -> None:

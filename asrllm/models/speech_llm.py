@@ -102,12 +102,15 @@ class SpeechLLM(nn.Module):
         return made
 
     def targets(self, batch: Batch, losses: tuple[str, ...]) -> dict[str, int]:
-        """How many targets each loss is summed over, without running the model."""
+        """How many targets each loss is summed over, without running the model.
+
+        To CTC an empty transcript is one target, so that a batch without any speech weighs no more than others.
+        """
         counts = {}
         for name in losses:
             lower = name == "ctc_intermediate"
             rows = self._transcripts(batch) if name == "llm" else self._labels(batch, lower)
-            counts[name] = sum(map(len, rows))
+            counts[name] = sum(max(1, len(row)) for row in rows)
         return counts
 
     def work(self, batch: Batch, losses: tuple[str, ...], speech_lens: torch.Tensor | None = None) -> list[Work]:

@@ -124,6 +124,17 @@ def test_losses_of_a_batch_are_the_sums_of_its_rows():
         assert together[name].count == sum(each[name].count for each in alone) == system.targets(whole, (name,))[name]
 
 
+def test_a_clip_without_speech_costs_all_that_is_not_blank_and_counts_once():
+    system = model(llama())
+    whole = batch([9000, 16000], ["", "abc"])
+    got = system(whole, ("ctc", "llm"))
+    log_probs, lens = system.ctc_log_probs(whole)
+    spoken = system(rows_of(whole)[1], ("ctc",))["ctc"]
+    assert float(got["ctc"].sum - spoken.sum) == pytest.approx(-float(log_probs[0, : lens[0], 0].sum()), rel=1e-4)
+    assert got["ctc"].count == 1 + 3 and got["llm"].count == 1 + 4
+    assert system.targets(batch([9000], [""]), ("ctc", "cr_ctc", "llm")) == {"ctc": 1, "cr_ctc": 1, "llm": 1}
+
+
 def test_prefix_is_the_same_alone_and_in_a_batch():
     system = model(llama())
     whole = batch([9000, 16000, 5000], ["", "", ""])
