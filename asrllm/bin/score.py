@@ -1,6 +1,7 @@
-"""Score a decoding against its references (stage 9).
+"""Score hypotheses against their references (stage 9): a decoding, or files of Kaldi and sclite.
 
-Writes into the folder of the decoding: ref.trn and hyp.trn (for sclite), alignments.txt, result.txt, score.json.
+Writes into the folder of the decoding (or --out): score.json, result.txt, and for each unit a folder such as score_wer
+with ref.trn, hyp.trn and sclite's reports.
 """
 
 import argparse
@@ -9,13 +10,22 @@ from pathlib import Path
 
 from asrllm import config, console
 from asrllm.console import UserError, write_atomically
-from asrllm.hypothesis import read_decoding
-from asrllm.score import table, transcripts
-from asrllm.score.scoring import ScoreConfig, SetScore, UnitScore, align_set, join, score_unit, write_score
+from asrllm.score.reports import write_reports
+from asrllm.score.scoring import (
+    RATE,
+    MatchConfig,
+    ScoreConfig,
+    SetScore,
+    UnitScore,
+    align_set,
+    score_unit,
+    splitter,
+    write_score,
+)
+from asrllm.score.sources import date_of, names, read_joined
 from asrllm.text.normalize import normalizer
 
 SCHEMA = ScoreConfig
-NAMED_AT_MOST = 10
 
 log = logging.getLogger("asrllm")
 
@@ -24,8 +34,18 @@ def parser() -> argparse.ArgumentParser:
     """Options of the program."""
     options = argparse.ArgumentParser(prog="asrllm.bin.score", description=__doc__, allow_abbrev=False)
     options.add_argument("--config", type=Path, required=True, help="YAML: normalizer, units")
-    options.add_argument("--ref", type=Path, required=True, help="Kaldi directory with text and utt2spk")
-    options.add_argument("--hyp", type=Path, required=True, help="folder of a decoding, which gets the results")
+    options.add_argument("--ref", type=Path, required=True, help="Kaldi directory with text and utt2spk, or a file")
+    options.add_argument(
+        "--hyp", type=Path, required=True, help="folder of a decoding, which gets the results, or a file"
+    )
+    options.add_argument("--out", type=Path, help="folder of the results, where --hyp is a file")
+    options.add_argument(
+        "--id_kind",
+        choices=["spu_id", "rm", "swb", "wsj", "atis", "sp"],
+        default="spu_id",
+        help="where the speaker stands in the ids of trn files, as sclite -i (spu_id)",
+    )
+    options.add_argument("--filter", type=Path, help="program that both texts go through (local/wer_output_filter)")
     options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key of the YAML")
     return options
 
@@ -34,54 +54,48 @@ def main(argv: list[str] | None = None) -> None:
     """Read, align, write."""
     args = parser().parse_args(argv)
     settings = config.load(args.config, ScoreConfig, args.set)
+    out = args.out or args.hyp
+    if out.is_file():
+        raise UserError(f"--hyp {args.hyp} is a file: name the folder of the results with --out")
     normalize = normalizer(settings.normalizer, Path(settings.spelling_table) if settings.spelling_table else None)
-    refs = transcripts.read_text(args.ref / "text")
-    speakers = transcripts.read_utt2spk(args.ref / "utt2spk")
-    if unknown := [utt_id for utt_id in refs if utt_id not in speakers]:
-        raise UserError(f"{args.ref / 'utt2spk'}: no speaker for {_names(unknown)}: run check_data on {args.ref}")
-    hyps = {utt_id: nbest.best.text for utt_id, nbest in read_decoding(args.hyp).items()}
-    texts = join(refs, hyps, normalize)
-    if texts.missing:
-        log.warning("%s: no hypothesis, counted as deletions: %s", args.hyp, _names(texts.missing))
-    if texts.extra:
-        log.warning("%s: no reference, not counted: %s", args.hyp, _names(texts.extra))
+    match = MatchConfig(**{name: getattr(settings, name) for name in MatchConfig.model_fields})
+    changes = None if settings.normalizer == "none" else normalize
+    joined = read_joined(args.ref, args.hyp, changes, args.id_kind, match.case_sensitive, args.filter)
+    if joined.missing:
+        log.warning("%s: no hypothesis, counted as deletions: %s", args.hyp, names(joined.missing))
+    if joined.extra:
+        log.warning("%s: no reference, not counted: %s", args.hyp, names(joined.extra))
 
-    transcripts.write_trn(texts.refs, speakers, args.hyp / "ref.trn")
-    transcripts.write_trn(texts.hyps, speakers, args.hyp / "hyp.trn")
     scores: list[UnitScore] = []
+    date = date_of(args.hyp)
+    tables = []
     for unit in settings.units:
-        alignments = align_set(texts, unit, normalize.spaced)
-        if not scores:
-            with write_atomically(args.hyp / "alignments.txt") as temporary:
-                lines = (table.alignment(f"{speakers[utt]}-{utt}", pairs) for utt, pairs in alignments.items())
-                temporary.write_text("\n".join(lines), encoding="utf-8")
+        alignments = align_set(joined, unit, match, splitter(unit, normalize, match, None))
         scores.append(score_unit(unit, alignments))
-    with write_atomically(args.hyp / "result.txt") as temporary:
-        tables = (table.summary(score, speakers, f"{args.hyp} ({score.unit})") for score in scores)
+        folder = out / f"score_{RATE[unit].lower()}"
+        tables.append(write_reports(folder, alignments, unit, match, settings.reports, f"{args.hyp} ({unit})", date))
+    with write_atomically(out / "result.txt") as temporary:
         temporary.write_text("\n".join(tables), encoding="utf-8")
     score = SetScore(
         normalizer=normalize.name,
         normalizer_version=normalize.version,
-        missing=texts.missing,
-        extra=texts.extra,
+        match=match,
+        missing=joined.missing,
+        extra=joined.extra,
+        ignored=joined.ignored,
+        speakers={each.utt_id: each.speaker for each in joined.utterances},
         units=tuple(scores),
     )
-    write_score(score, args.hyp / "score.json")
+    write_score(score, out / "score.json")
     print("\n".join(f"{args.hyp}: {_line(each)}" for each in scores))
 
 
 def _line(score: UnitScore) -> str:
     """Kaldi's one line, such as `%WER 5.07 [ 2667 / 52576, 306 ins, 250 del, 2111 sub ]`."""
-    name = "WER" if score.unit == "word" else "CER"
     errors = score.substitutions + score.deletions + score.insertions
     rate = "-" if score.err_percent is None else f"{score.err_percent:.2f}"
     kinds = f"{score.insertions} ins, {score.deletions} del, {score.substitutions} sub"
-    return f"%{name} {rate} [ {errors} / {score.tokens}, {kinds} ]"
-
-
-def _names(utt_ids: tuple[str, ...] | list[str]) -> str:
-    more = f" and {len(utt_ids) - NAMED_AT_MOST} more" if len(utt_ids) > NAMED_AT_MOST else ""
-    return f"{len(utt_ids)} utterance(s), {', '.join(utt_ids[:NAMED_AT_MOST])}{more}"
+    return f"%{RATE[score.unit]} {rate} [ {errors} / {score.tokens}, {kinds} ]"
 
 
 if __name__ == "__main__":

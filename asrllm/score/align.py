@@ -82,7 +82,8 @@ def align_all(pairs: Sequence[Pair]) -> list[list[Edit]]:
     numbers: dict[str, int] = {}
     start = 0
     while start < len(open_pairs):
-        chosen, cells = [], 0
+        chosen: list[int] = []
+        cells = 0
         for place in open_pairs[start:]:
             ref_size, hyp_size = len(pairs[place][0]), max(cells, len(pairs[place][1]) + 1)
             if chosen and (len(chosen) + 1) * (ref_size + 1) * hyp_size > _CELLS_AT_ONCE:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 NULL = "@"
 _SPACE = " \t\n\v\f\r"
-_ALWAYS_MARKUP = re.compile(r"[{}@;\\*]")
+_ASCII_RUN = re.compile(r"[^\x00-\x7f]|[\x00-\x7f]+")
 _HYPHEN = re.compile(r"(?<![^\s(])-|-(?![^\s)])")
 
 
@@ -40,10 +40,8 @@ Item = Word | tuple[tuple["Item", ...], ...]  # a word, or alternatives of items
 
 
 def is_plain(text: str, optional_words: bool, fragments: bool) -> bool:
-    """Whether a transcript is nothing but words under these options: then it needs no network."""
-    if _ALWAYS_MARKUP.search(text) or (optional_words and "(" in text):
-        return False
-    return not (fragments and _HYPHEN.search(text))
+    """Whether plain words hold none that is optional or a fragment: then they need no network."""
+    return not (optional_words and "(" in text) and not (fragments and _HYPHEN.search(text))
 
 
 def parse(text: str) -> tuple[Item, ...]:
@@ -116,15 +114,20 @@ def mark(items: Sequence[Item], optional_words: bool, fragments: bool) -> tuple[
     return change_words(items, change)
 
 
-def characters(word: Word, split_ascii: bool, delete_hyphens: bool) -> list[Word]:
-    """The characters of a word, as sclite -c (NOASCII unless `split_ascii`, DH): each takes an equal share of its time.
+def letters(word: str, split_ascii: bool, delete_hyphens: bool) -> list[str]:
+    """Characters of a word; without `split_ascii` ASCII letters that follow each other stay together.
 
-    A word of one byte stays; without `split_ascii` ASCII letters that follow each other stay together.
+    A word that is one letter stays, as does one of nothing but hyphens.
     """
-    if len(word.text.encode()) <= 1:
+    if len(word) == 1:
         return [word]
-    letters = word.bare.replace("-", "") if delete_hyphens else word.bare
-    pieces = re.findall(r"[^\x00-\x7f]|[\x00-\x7f]" + ("" if split_ascii else "+"), letters) or [word.bare]
+    kept = word.replace("-", "") if delete_hyphens else word
+    return (list(kept) if split_ascii else _ASCII_RUN.findall(kept)) or [word]
+
+
+def characters(word: Word, split_ascii: bool, delete_hyphens: bool) -> list[Word]:
+    """The characters of a word, as sclite -c (NOASCII unless `split_ascii`, DH), each with its share of the time."""
+    pieces = letters(word.bare, split_ascii, delete_hyphens)
     share = word.seconds / len(pieces)
     return [
         replace(word, text=f"({piece})" if word.optional else piece, start=word.start + place * share, seconds=share)

@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from asrllm.console import UserError
-from asrllm.score.align import Unit
-from asrllm.score.scoring import SetScore, UnitScore, read_score
+from asrllm.score.scoring import RATE, TOKEN, SetScore, Unit, UnitScore, read_score
 from asrllm.score.significance import matched_pairs, paired_bootstrap
 
 ZERO_SHOT = "zero_shot"
 TRAINING_ORDER = ("train_encoder", "train_align", "train_iasft", "train_joint")  # first words of experiment names
 ALPHA = 0.05  # a smaller p value is called a difference
 NAMED_AT_MOST = 5
-RATE = {"word": "WER", "char": "CER"}
-TOKEN = {"word": "Wrd", "char": "Chr"}
 NONE = "-"
 
 

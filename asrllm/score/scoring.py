@@ -1,30 +1,53 @@
-"""Error rates of one decoded set: references and hypotheses in, a `SetScore` out.
+"""Error rates of one decoded set: joined utterances in, alignments and a `SetScore` out.
 
-It knows no search and no model. A missing hypothesis counts as deletions; a set in which crashed utterances are left
-out would look better than it is.
+It knows no search, no model and no file but its own `score.json`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
 
 from asrllm.config import Config
 from asrllm.console import UserError, write_atomically
-from asrllm.score.align import Counts, Pair, Unit, align, count, split
-from asrllm.score.significance import bootstrap_interval
+from asrllm.score.align import Counts, Edit, align_all, count
+from asrllm.score.markup import Word, characters, is_plain, letters
+from asrllm.score.network import align_networks, as_edits, network
+from asrllm.score.significance import bootstrap_interval, cluster
+from asrllm.score.transcripts import Transcript, fold
+from asrllm.score.utterances import Joined, Utterance, items_of
 from asrllm.text.normalize import Normalizer, NormalizerName
 
+Unit = Literal["word", "char", "mixed", "token", "phone"]
+Report = Literal["sys", "raw", "pra", "prf", "dtl", "spk", "sgml", "html"]
 UttCounts = tuple[int, int, int, int]  # correct, substitutions, deletions, insertions
+Split = Callable[[str], list[str]]
+
+RATE: dict[Unit, str] = {"word": "WER", "char": "CER", "mixed": "MIXER", "token": "TER", "phone": "PER"}
+TOKEN: dict[Unit, str] = {"word": "Wrd", "char": "Chr", "mixed": "Mix", "token": "Tok", "phone": "Phn"}
+ALL_REPORTS: tuple[Report, ...] = ("sys", "raw", "pra", "prf", "dtl", "spk", "sgml", "html")
 
 
-class ScoreConfig(Config):
+class MatchConfig(Config):
+    """What counts as the same, beyond the normaliser; sclite's options."""
+
+    case_sensitive: bool = False  # -s; otherwise ASCII letters are folded, after the normaliser
+    optional_words: bool = False  # -D: a word in parentheses may be left out
+    fragments: bool = False  # -F: th- is correct for any word that begins so
+    delete_hyphens: bool = False  # DH: hyphens are no characters
+
+
+class ScoreConfig(MatchConfig):
     """Keys of `conf/score.yaml`."""
 
     normalizer: NormalizerName = "basic"
-    spelling_table: str | None = None  # normalizer.json of a Whisper checkpoint, for whisper_english
+    spelling_table: str | None = None  # normalizer.json of a Whisper checkpoint, for Whisper's English
     units: Annotated[tuple[Unit, ...], pydantic.Field(min_length=1)] = ("word", "char")
+    tokenizer: str | None = None  # folder of the units that `token` counts
+    phone_map: str | None = None  # lines `phone mapped`, for `phone`; a phone that maps to nothing is left out
+    reports: tuple[Report, ...] = ALL_REPORTS
 
 
 class UnitScore(Config):
@@ -38,7 +61,10 @@ class UnitScore(Config):
     deletions: int
     insertions: int
     err_percent: float | None  # None where the references hold no token
+    match_err_percent: float | None  # MER: errors per edit (Morris et al. 2004)
+    information_lost_percent: float | None  # WIL: 1 - (C / reference) (C / hypothesis) (Morris et al. 2004)
     interval_percent: tuple[float, float] | None  # 95 % bootstrap over utterances
+    speaker_interval_percent: tuple[float, float] | None  # 95 % bootstrap over speakers
     sentence_errors: int
     utterances: dict[str, UttCounts]
 
@@ -52,52 +78,90 @@ class SetScore(Config):
 
     normalizer: str
     normalizer_version: str
+    match: MatchConfig
     missing: tuple[str, ...]  # no hypothesis: counted as deletions
     extra: tuple[str, ...]  # no reference: not counted
+    ignored: tuple[str, ...]  # stm segments that are not to be scored
+    speakers: dict[str, str]
     units: tuple[UnitScore, ...]
 
 
-class Texts(Config):
-    """References and hypotheses of one set after normalisation, over the same utterance ids in the same order."""
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """One utterance with its alignment."""
 
-    refs: dict[str, str]
-    hyps: dict[str, str]  # empty where missing
-    missing: tuple[str, ...]
-    extra: tuple[str, ...]
+    utterance: Utterance
+    edits: list[Edit]
+    hyp_words: Sequence[Word | None] | None = None  # with times, one for each edit; None where the words have none
 
 
-def join(refs: Mapping[str, str], hyps: Mapping[str, str], normalize: Normalizer) -> Texts:
-    """Join by utterance id and normalise both sides.
+def splitter(unit: Unit, normalize: Normalizer, match: MatchConfig, tokens: Split | None) -> Split:
+    """How a plain transcript falls into tokens.
 
-    Raises:
-        UserError: not one utterance in common.
+    Characters of a spaced writing count the space between words as `<space>`, as ESPnet does; `mixed` takes letters of
+    ASCII together.
+
+    Args:
+        unit: what is counted.
+        normalize: tells whether the writing is spaced.
+        match: `delete_hyphens`.
+        tokens: for `token` and `phone`.
     """
-    if not refs.keys() & hyps.keys():
-        raise UserError(
-            f"no utterance in common: the {len(refs)} references begin with {min(refs, default='nothing')}, "
-            f"the {len(hyps)} hypotheses with {min(hyps, default='nothing')}: give the --ref that was decoded"
-        )
-    return Texts(
-        refs={utt_id: normalize(text) for utt_id, text in refs.items()},
-        hyps={utt_id: normalize(hyps.get(utt_id, "")) for utt_id in refs},
-        missing=tuple(utt_id for utt_id in refs if utt_id not in hyps),
-        extra=tuple(sorted(utt_id for utt_id in hyps if utt_id not in refs)),
-    )
+    if tokens is not None:
+        return tokens
+    if unit not in ("char", "mixed"):
+        return str.split
+    space = ["<space>"] if unit == "char" and normalize.spaced else []
+
+    def split(text: str) -> list[str]:
+        pieces: list[str] = []
+        for word in text.split():
+            pieces += (space if pieces else []) + letters(word, unit == "char", match.delete_hyphens)
+        return pieces
+
+    return split
 
 
-def align_set(texts: Texts, unit: Unit, spaced: bool) -> dict[str, list[Pair]]:
-    """Alignment of every utterance; `spaced` as in `asrllm.score.align.split`."""
-    return {
-        utt_id: align(split(text, unit, spaced), split(texts.hyps[utt_id], unit, spaced))
-        for utt_id, text in texts.refs.items()
-    }
+def align_set(joined: Joined, unit: Unit, match: MatchConfig, split: Split) -> list[Aligned]:
+    """Alignment of every utterance; those with markup or times go through networks."""
+    results: dict[int, Aligned] = {}
+    plain = []
+    for place, each in enumerate(joined.utterances):
+        ref, hyp = _plain(each.ref, match), _plain(each.hyp, match)
+        if ref is None or hyp is None:
+            results[place] = _align_items(each, unit, match)
+        else:
+            plain.append((place, split(ref), split(hyp)))
+    for (place, _, _), edits in zip(plain, align_all([(ref, hyp) for _, ref, hyp in plain]), strict=True):
+        results[place] = Aligned(joined.utterances[place], edits)
+    return [results[place] for place in range(len(joined.utterances))]
 
 
-def score_unit(unit: Unit, alignments: Mapping[str, Sequence[Pair]]) -> UnitScore:
+def _plain(transcript: Transcript, match: MatchConfig) -> str | None:
+    """Plain words to be split, None where there is markup."""
+    if not isinstance(transcript, str) or not is_plain(transcript, match.optional_words, match.fragments):
+        return None
+    return transcript if match.case_sensitive else fold(transcript)
+
+
+def _align_items(each: Utterance, unit: Unit, match: MatchConfig) -> Aligned:
+    def spell(word: Word) -> list[Word]:
+        return characters(word, unit == "char", match.delete_hyphens)
+
+    spelled = spell if unit in ("char", "mixed") else None
+    ref, hyp = (items_of(side, match.optional_words, match.fragments) for side in (each.ref, each.hyp))
+    steps = align_networks(network(ref, spelled), network(hyp, spelled))
+    timed = each.segment is not None
+    return Aligned(each, as_edits(steps), [word for _, _, word in steps] if timed else None)
+
+
+def score_unit(unit: Unit, alignments: Sequence[Aligned]) -> UnitScore:
     """Sum the alignments of a set."""
-    counts = {utt_id: count(pairs) for utt_id, pairs in alignments.items()}
-    total = sum(counts.values(), Counts())
-    errors = [each.errors for each in counts.values()]
+    counts = [count(each.edits) for each in alignments]
+    total = Counts(*(sum(column) for column in zip(*map(_tuple, counts), strict=True))) if counts else Counts()
+    errors, tokens = [each.errors for each in counts], [each.tokens for each in counts]
+    speaker_errors, speaker_tokens = cluster([each.utterance.speaker for each in alignments], errors, tokens)
+    share = total.correct * total.correct / (total.tokens * total.hyp_tokens) if total.correct else 0.0
     return UnitScore(
         unit=unit,
         sentences=len(counts),
@@ -107,13 +171,17 @@ def score_unit(unit: Unit, alignments: Mapping[str, Sequence[Pair]]) -> UnitScor
         deletions=total.deletions,
         insertions=total.insertions,
         err_percent=100 * total.errors / total.tokens if total.tokens else None,
-        interval_percent=bootstrap_interval(errors, [each.tokens for each in counts.values()]),
+        match_err_percent=100 * total.errors / (total.errors + total.correct) if sum(_tuple(total)) else None,
+        information_lost_percent=100 * (1 - share) if total.tokens else None,
+        interval_percent=bootstrap_interval(errors, tokens),
+        speaker_interval_percent=bootstrap_interval(speaker_errors, speaker_tokens),
         sentence_errors=sum(number > 0 for number in errors),
-        utterances={
-            utt_id: (each.correct, each.substitutions, each.deletions, each.insertions)
-            for utt_id, each in counts.items()
-        },
+        utterances={each.utterance.utt_id: _tuple(numbers) for each, numbers in zip(alignments, counts, strict=True)},
     )
+
+
+def _tuple(counts: Counts) -> UttCounts:
+    return counts.correct, counts.substitutions, counts.deletions, counts.insertions
 
 
 def write_score(score: SetScore, path: Path) -> None:

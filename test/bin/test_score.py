@@ -59,10 +59,12 @@ def test_counts_by_hand(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys
     assert low < 50 < high
     assert characters.tokens == len("the cat sat") + len("on the mat") + len("dogs bark")
     assert "%WER 50.00 [ 4 / 8, 1 ins, 2 del, 1 sub ]" in capsys.readouterr().out
-    assert (hyp / "ref.trn").read_text().splitlines()[0] == "the cat sat (a-a-1)"
-    assert (hyp / "hyp.trn").read_text().splitlines()[2] == "(b-b-1)"
-    assert "REF:  on THE mat\nHYP:  on MAT mat\nEval:    S\n" in (hyp / "alignments.txt").read_text()
-    assert re.search(r"\| Sum/Avg \| +4 +8 \| 62.5 +12.5 +25.0 +12.5 +50.0 +75.0 \|", (hyp / "result.txt").read_text())
+    words_folder = hyp / "score_wer"
+    assert (words_folder / "ref.trn").read_text().splitlines()[0] == "the cat sat (a-a-1)"
+    assert (words_folder / "hyp.trn").read_text().splitlines()[2] == "(b-b-1)"
+    pra = (words_folder / "hyp.trn.pra").read_text()
+    assert "REF:  on THE mat \nHYP:  on MAT mat \nEval:    S       \n" in pra
+    assert re.search(r"\| Sum/Avg *\| +4 +8 +\| 62.5 +12.5 +25.0 +12.5 +50.0 +75.0 \|", (hyp / "result.txt").read_text())
 
 
 def test_mandarin_counts_characters_without_spaces(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_sclite_reads_the_trn_files_and_agrees(tmp_path: Path) -> None:
     hyps = {"a-1": "{curly / (round) @ @", "a-2": ";; *** a&b", "b-2": "é 你"}
     hyp = run_score(tmp_path, hyps, settings="normalizer: none\nunits: [word]")
     command = f"{SCLITE} -r ref.trn trn -h hyp.trn trn -i rm -e utf-8 -o pra stdout".split()
-    pra = subprocess.run(command, cwd=hyp, capture_output=True, text=True, check=True).stdout
+    pra = subprocess.run(command, cwd=hyp / "score_wer", capture_output=True, text=True, check=True).stdout
     theirs = [tuple(map(int, line.split()[-4:])) for line in pra.splitlines() if line.startswith("Scores:")]
     assert theirs == list(read_score(hyp / "score.json").units[0].utterances.values())
 
@@ -97,7 +99,7 @@ def test_sclite_reads_the_trn_files_and_agrees(tmp_path: Path) -> None:
         (lambda p: write_ref(p / "ref", {"z-1": "x"}), "no utterance in common"),
         (lambda p: (p / "decode" / shard_name(1, 1)).unlink(), r"no hyp.\*.jsonl"),
         (lambda p: (p / "score.yaml").write_text("normaliser: basic"), "did you mean 'normalizer'"),
-        (lambda p: (p / "score.yaml").write_text("normalizer: upper"), "normalizer: input should be 'none', 'basic'"),
+        (lambda p: (p / "score.yaml").write_text("normalizer: up"), "normalizer: input should be 'none', 'basic'"),
         (lambda p: (p / "score.yaml").write_text("units: []"), "units: "),
         (lambda p: (p / "score.yaml").write_text("spelling_table: x"), "spelling_table belongs to"),
     ],

@@ -1,0 +1,90 @@
+"""From what the user names to joined utterances: Kaldi directories and `text`, decodings, `trn`, `stm` with `ctm`."""
+
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from asrllm.console import UserError
+from asrllm.hypothesis import read_decoding
+from asrllm.score.transcripts import IdKind, read_text, read_trn, read_utt2spk
+from asrllm.score.utterances import Joined, Normalize, join, join_trn
+
+NAMED_AT_MOST = 10
+
+
+def read_joined(
+    ref: Path, hyp: Path, normalize: Normalize | None, id_kind: IdKind, case_sensitive: bool, wer_filter: Path | None
+) -> Joined:
+    """Read and join references and hypotheses.
+
+    Args:
+        ref: Kaldi directory, or a file: `.trn`, or Kaldi's `text` with `utt2spk` beside it.
+        hyp: folder of a decoding, or a file: `.trn`, Kaldi `text`.
+        normalize: applied to both sides; None for no normaliser at all.
+        id_kind: of trn files.
+        case_sensitive: as in `asrllm.score.transcripts.read_trn`.
+        wer_filter: a program that both sides go through first as Kaldi `text`, as Kaldi's local/wer_output_filter.
+
+    Raises:
+        UserError: files that do not go together, or that are broken.
+    """
+    if (ref.suffix == ".trn") != (hyp.suffix == ".trn"):
+        raise UserError(f"--ref {ref} and --hyp {hyp}: a trn file goes with another trn file")
+    if ref.suffix == ".trn":
+        if wer_filter is not None:
+            raise UserError(f"--filter {wer_filter} reads Kaldi text, found trn files: filter them beforehand")
+        refs, hyps = (read_trn(path, id_kind, case_sensitive) for path in (ref, hyp))
+        return join_trn(refs, hyps, normalize)
+    folder = ref if ref.is_dir() else ref.parent
+    texts = read_text(ref / "text" if ref.is_dir() else ref)
+    speakers = read_utt2spk(folder / "utt2spk") if (folder / "utt2spk").exists() or ref.is_dir() else {}
+    if not speakers:
+        speakers = {utt_id: utt_id.split("-")[0] for utt_id in texts}
+    if unknown := [utt_id for utt_id in texts if utt_id not in speakers]:
+        raise UserError(f"{folder / 'utt2spk'}: no speaker for {names(unknown)}: run check_data on {folder}")
+    sides = texts, _texts(hyp)
+    if wer_filter is not None:
+        sides = _filtered(sides[0], wer_filter), _filtered(sides[1], wer_filter)
+    return join(*sides, speakers, normalize or _squeezed)
+
+
+def _texts(hyp: Path) -> dict[str, str]:
+    if hyp.is_dir():
+        return {utt_id: nbest.best.text for utt_id, nbest in read_decoding(hyp).items()}
+    return read_text(hyp)
+
+
+def date_of(hyp: Path) -> str:
+    """When hypotheses were written, as ctime writes it."""
+    paths = [*hyp.glob("hyp.*.jsonl")] if hyp.is_dir() else [hyp]
+    return time.ctime(max((path.stat().st_mtime for path in paths), default=0))
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _filtered(texts: Mapping[str, str], program: Path) -> dict[str, str]:
+    """The texts after a program that reads and writes lines of `utterance words`."""
+    lines = "".join(f"{utt_id} {text}\n" for utt_id, text in texts.items())
+    try:
+        done = subprocess.run([str(program.resolve())], input=lines, capture_output=True, text=True, encoding="utf-8")
+    except OSError as fault:
+        raise UserError(f"{program}: cannot be run: {fault.strerror}: it must be executable") from None
+    if done.returncode:
+        raise UserError(f"{program}: failed with status {done.returncode}: {done.stderr.strip()[-300:]}")
+    table = {}
+    for line in done.stdout.splitlines():
+        utt_id, _, text = line.strip().partition(" ")
+        table[utt_id] = text.strip()
+    if table.keys() != texts.keys():
+        lost = sorted(texts.keys() ^ table.keys())
+        raise UserError(f"{program}: must write each utterance it reads once: lost or added {names(lost)}")
+    return table
+
+
+def names(utt_ids: tuple[str, ...] | list[str]) -> str:
+    """How many utterances, and the first of them."""
+    more = f" and {len(utt_ids) - NAMED_AT_MOST} more" if len(utt_ids) > NAMED_AT_MOST else ""
+    return f"{len(utt_ids)} utterance(s), {', '.join(utt_ids[:NAMED_AT_MOST])}{more}"

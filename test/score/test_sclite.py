@@ -1,0 +1,85 @@
+"""Every report against the real sclite: frozen output everywhere, sclite itself where it is installed."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from asrllm.score import table
+from asrllm.score.align import count
+from asrllm.score.dump import Writer
+from asrllm.score.listing import Tally, of_speaker, overall
+from asrllm.score.scoring import Aligned, MatchConfig, Unit, align_set, splitter
+from asrllm.score.transcripts import read_trn
+from asrllm.score.utterances import join_trn
+from asrllm.text.normalize import normalizer
+
+spec = importlib.util.spec_from_file_location("sclite_golden", Path(__file__).parent / "sclite_golden.py")
+assert spec is not None and spec.loader is not None
+golden = importlib.util.module_from_spec(spec)
+sys.modules["sclite_golden"] = golden  # dataclasses look there
+spec.loader.exec_module(golden)
+
+needs_sclite = pytest.mark.skipif(
+    not Path(golden.SCLITE).exists(), reason="sclite (Debian package sctk) is not installed"
+)
+
+
+def aligned(folder: Path, options: list[str]) -> tuple[list[Aligned], Unit, MatchConfig]:
+    """The utterances of a folder under sclite's options."""
+    match = MatchConfig(
+        case_sensitive="-s" in options,
+        optional_words="-D" in options,
+        fragments="-F" in options,
+        delete_hyphens="DH" in options,
+    )
+    unit: Unit = "word" if "-c" not in options else "mixed" if "NOASCII" in options else "char"
+    refs, hyps = (read_trn(folder / name, case_sensitive=match.case_sensitive) for name in ("ref.trn", "hyp.trn"))
+    split = splitter(unit, normalizer("mandarin"), match, None)  # no character between words
+    return align_set(join_trn(refs, hyps, None), unit, match, split), unit, match
+
+
+def reports(folder: Path, options: list[str]) -> Iterator[tuple[str, str]]:
+    """Name and text of each report."""
+    alignments, unit, match = aligned(folder, options)
+    writer = Writer(alignments, match, unit != "word", "hyp.trn")
+    groups = {name: [alignments[place] for place in places] for name, places in writer.speakers.items()}
+    counts = {name: [count(each.edits) for each in members] for name, members in groups.items()}
+    shown: Unit = "word" if unit == "word" else "char"
+    yield "sys", table.summary(counts, shown, "hyp.trn")
+    yield "raw", table.summary(counts, shown, "hyp.trn", raw=True)
+    yield "pra", "".join(writer.pra())
+    yield "prf", "".join(writer.prf("ref.trn", "hyp.trn", "DATE"))
+    yield "sgml", "".join(writer.sgml("ref.trn", "hyp.trn", "DATE"))
+    yield "dtl", overall(Tally().add(alignments), "hyp.trn")
+    yield "spk", "".join(of_speaker(Tally().add(members), name, "hyp.trn") for name, members in groups.items())
+
+
+@pytest.mark.parametrize("case", golden.CASES, ids=lambda case: case.name)
+def test_reports_are_the_frozen_ones_of_sclite(case) -> None:
+    folder = golden.FOLDER / case.name
+    for name, text in reports(folder, list(case.options)):
+        assert text == (folder / f"{name}.txt").read_text(encoding="utf-8"), name
+
+
+@needs_sclite
+@pytest.mark.parametrize("case", golden.CASES, ids=lambda case: case.name)
+def test_reports_are_those_of_sclite_on_many_new_cases(case, tmp_path: Path) -> None:
+    many = replace(case, pairs=300, seed=1000 + case.seed)
+    golden.write_pairs(many, tmp_path)
+    for name, text in reports(tmp_path, list(case.options)):
+        assert text == golden.run_sclite(tmp_path, name, case.options), name
+
+
+@needs_sclite
+@pytest.mark.parametrize("case", golden.CASES[:3], ids=lambda case: case.name)
+def test_frozen_files_are_what_sclite_says_today(case, tmp_path: Path) -> None:
+    golden.write_pairs(case, tmp_path)
+    for name in ("ref.trn", "hyp.trn"):
+        assert (tmp_path / name).read_bytes() == (golden.FOLDER / case.name / name).read_bytes()
+    for name in golden.REPORTS:
+        frozen = (golden.FOLDER / case.name / f"{name}.txt").read_text(encoding="utf-8")
+        assert golden.run_sclite(tmp_path, name, case.options) == frozen
