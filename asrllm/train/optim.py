@@ -33,13 +33,20 @@ def make_optimizer(
     return torch.optim.AdamW(groups, betas=betas)
 
 
-def rate_factor(phase: Phase, step: int, steps: int) -> float:
-    """Share of the peak rate at `step` (from 0) of `steps`: linear warm-up, then constant or half a cosine."""
+def rate_factor(phase: Phase, step: int, place: float, warmed: float) -> float:
+    """Share of the peak rate at `step` (from 0): linear warm-up, then constant or half a cosine.
+
+    Args:
+        phase: its warm-up, schedule and lowest rate.
+        step: of the phase.
+        place: of the step in the phase's budget, 0 to 1.
+        warmed: the place at which the warm-up ended.
+    """
     if step < phase.warmup_steps:
         return (step + 1) / phase.warmup_steps
     if phase.schedule == "constant":
         return 1.0
-    done = (step - phase.warmup_steps) / max(1, steps - 1 - phase.warmup_steps)
+    done = (place - warmed) / max(1 - warmed, 1e-9)
     low = phase.final_rate_share
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 

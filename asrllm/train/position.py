@@ -17,6 +17,9 @@ class Position:
     turn: int = 0
     number: int = 1  # of this turn, counted over all phases and rounds
     phase_step: int = 0  # of this turn
+    phase_flops: float = 0.0  # of this turn, model FLOPs
+    phase_audio_seconds: float = 0.0  # of this turn
+    warmed: float = 0.0  # place in the schedule at which the warm-up of this turn ended
     step: int = 0  # over all phases
     epoch: int = 0
     batch: int = 0  # micro-batches of the epoch that are done
@@ -27,10 +30,18 @@ class Position:
     wall_seconds: float = 0.0
     audio_seconds: float = 0.0
 
+    def count_step(self, batches: int, flops: float, audio_seconds: float) -> None:
+        """One more step was made."""
+        self.phase_step, self.step, self.batch = self.phase_step + 1, self.step + 1, self.batch + batches
+        self.phase_flops += flops
+        self.phase_audio_seconds += audio_seconds
+        self.audio_seconds += audio_seconds
+
     def next_turn(self) -> None:
         """Move to the start of the phase's next turn; the epoch goes on."""
         self.turn, self.number = self.turn + 1, self.number + 1
         self.phase_step, self.best, self.stale = 0, None, 0
+        self.phase_flops = self.phase_audio_seconds = self.warmed = 0.0
 
     def next_phase(self, stage: Stage) -> bool:
         """Move to the start of the next phase, which begins an epoch; False after the last."""

@@ -14,23 +14,27 @@ from asrllm.config import Config
 from asrllm.console import UserError
 from asrllm.train.swap import SwapConfig
 
+BUDGETS = ("steps", "epochs", "flops", "audio_hours")
+
 
 class Phase(Config):
     """One stretch of training with fixed parts and losses; what is not named is frozen or not computed."""
 
     steps: int | None = Field(default=None, ge=1)  # budget: optimizer steps, or
-    epochs: int | None = Field(default=None, ge=1)  # passes over the training data
+    epochs: int | None = Field(default=None, ge=1)  # passes over the training data, or
+    flops: float | None = Field(default=None, gt=0)  # model FLOPs, forward and backward, or
+    audio_hours: float | None = Field(default=None, gt=0)  # of training audio, as it is heard
     train: dict[str, float]  # part -> peak learning rate
     losses: dict[str, float]  # loss -> weight
     warmup_steps: int = Field(default=0, ge=0)  # the rate rises linearly to its peak
     schedule: Literal["constant", "cosine"] = "constant"
-    final_rate_share: float = Field(default=0.0, ge=0, le=1)  # cosine: share of the peak rate at the last step
+    final_rate_share: float = Field(default=0.0, ge=0, le=1)  # cosine: share of the peak rate at the end
     encoder_swaps: SwapConfig | None = None  # frozen encoders in turn; warm-up and schedule begin anew with each
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Phase":
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give exactly one budget, steps or epochs")
+        if sum(getattr(self, unit) is not None for unit in BUDGETS) != 1:
+            raise ValueError(f"give exactly one budget, {', '.join(BUDGETS[:-1])} or {BUDGETS[-1]}")
         return self
 
     @model_validator(mode="after")
@@ -44,7 +48,7 @@ class Phase(Config):
     @property
     def budget(self) -> tuple[float, str]:
         """How long the phase is, and in which unit."""
-        return next((float(size), unit) for unit in ("steps", "epochs") if (size := getattr(self, unit)) is not None)
+        return next((float(size), unit) for unit in BUDGETS if (size := getattr(self, unit)) is not None)
 
     @field_validator("train", "losses")
     @classmethod

@@ -23,6 +23,7 @@ from asrllm.console import UserError, progress
 from asrllm.train import checkpoint, optim, swap
 from asrllm.train import log as logs
 from asrllm.train import stage as stages
+from asrllm.train.budget import Budget
 from asrllm.train.encoders import Encoders, Probe
 from asrllm.train.learner import Learner
 from asrllm.train.ledger import Ledger
@@ -148,40 +149,41 @@ class Trainer:
     def _run_turn(self, phase: Phase) -> None:
         """A phase, or the part of it that has one encoder."""
         at = self.at
-        steps = self._begin(phase)
-        bar = progress(f"phase {at.number}", steps, "steps") if self.first else nullcontext(_no_bar)
+        self._begin(phase)
+        unit = "steps" if self.budget.unit == "steps" else "%"
+        bar = progress(f"phase {at.number}", self.budget.size, unit) if self.first else nullcontext(_no_bar)
         with bar as advance:
-            advance(at.phase_step, "")
-            while not self._ended(steps):
+            advance(self.budget.marks(at), "")
+            while not self._ended():
                 for batches in self._groups():
-                    figures = self._step(phase, batches, steps)
-                    advance(1, f"loss {figures['loss']:.3f}")
-                    self._after_step(steps, figures)
-                    if self._ended(steps):
+                    before = self.budget.marks(at)
+                    figures = self._step(phase, batches)
+                    advance(self.budget.marks(at) - before, f"loss {figures['loss']:.3f}")
+                    self._after_step(figures)
+                    if self._ended():
                         break
 
-    def _begin(self, phase: Phase) -> int:
-        """Take the encoder, freeze and thaw, make the optimizer; returns how many steps the turn has."""
+    def _begin(self, phase: Phase) -> None:
+        """Take the encoder, freeze and thaw, make the optimizer."""
         at, config = self.at, self.config
-        steps = self._steps(phase)
+        self.budget = self._budget(phase)
         if phase.encoder_swaps is not None:
-            steps = self._take_encoder(phase.encoder_swaps, steps)
+            self._take_encoder(phase.encoder_swaps)
         optimizer = optim.make_optimizer(phase, self.model.parts, config.betas, config.weight_decay)
         if self.optimizer_state is not None:
             optimizer.load_state_dict(self.optimizer_state)
             self.optimizer_state = None
         self.learner = Learner(self.model, phase, optimizer, self.precision, self.device)
         self._restart_tally()
-        self._keep_snapshot(steps)
+        self._keep_snapshot()
         if at.phase_step == 0:
             self.log.write(at.step + 1, "phase", {"phase": at.number})
         if self.first:
             what = f"trains {', '.join(phase.train)} on the losses {', '.join(phase.losses)}, {self.precision}"
-            log.info("phase %d, %d of %d steps done: %s", at.number, at.phase_step, steps, what)
-        return steps
+            log.info("phase %d, %g of %s done: %s", at.number, self.budget.spent(at), self.budget, what)
 
-    def _take_encoder(self, config: swap.SwapConfig, steps: int) -> int:
-        """At the start of a turn, swap the encoder and say why; returns how many of the phase's steps it has."""
+    def _take_encoder(self, config: swap.SwapConfig) -> None:
+        """At the start of a turn, swap the encoder and say why; it has its share of the phase's budget."""
         at = self.at
         if at.phase_step == 0:
             encoders = Encoders(config, self.model, self.probe, self.device, self.choices)
@@ -192,21 +194,17 @@ class Trainer:
             self.log.write(at.step + 1, "swap", {"snapshot": choice.step, "reason": choice.reason})
             if self.first:
                 log.info("the encoder is now that of %s, step %d: %s", choice.folder, choice.step, choice.reason)
-        return swap.turn_steps(steps, config.shares, at.turn, self.choices[at.turn].last)
+        self.budget = self.budget.of_turn(config.shares, at.turn, self.choices[at.turn].last)
 
-    def _steps(self, phase: Phase) -> int:
-        """The budget of a phase in steps."""
+    def _budget(self, phase: Phase) -> Budget:
+        """The budget of a phase."""
         if self.loader.count(self.at.first_epoch) == 0:
             raise UserError("the training data make no batch: look at the limits of utterances and batches")
-        if phase.steps is not None:
-            return phase.steps
-        assert phase.epochs is not None, "a phase has one budget"
-        epochs = range(self.at.first_epoch, self.at.first_epoch + phase.epochs)
-        return sum(math.ceil(self.loader.count(epoch) / self.config.accumulate) for epoch in epochs)
+        return Budget.of_phase(phase, self.at.first_epoch, self.loader.count, self.config.accumulate)
 
-    def _ended(self, steps: int) -> bool:
+    def _ended(self) -> bool:
         patience = self.config.early_stop_patience
-        return self.at.phase_step >= steps or (patience is not None and self.at.stale >= patience)
+        return self.budget.share(self.at) >= 1 or (patience is not None and self.at.stale >= patience)
 
     def _next(self) -> bool:
         """Move to the next turn, or to the first of the next phase; False after the last."""
@@ -229,14 +227,15 @@ class Trainer:
         if group:
             yield group
 
-    def _step(self, phase: Phase, batches: list[Batch], steps: int) -> dict[str, float]:
+    def _step(self, phase: Phase, batches: list[Batch]) -> dict[str, float]:
         """One step, counted and tallied; returns its figures."""
-        at, config = self.at, self.config
-        rate = optim.rate_factor(phase, at.phase_step, steps)
+        at, config, place = self.at, self.config, self.budget.place(self.at)
+        if at.phase_step <= phase.warmup_steps:
+            at.warmed = place
+        rate = optim.rate_factor(phase, at.phase_step, place, at.warmed)
         result = self.learner.step(batches, rate, config.clip_norm, (config.seed, at.step))
         self.ledger.add(result.cost, at.number)
-        at.audio_seconds += result.samples / self.sample_rate
-        at.phase_step, at.step, at.batch = at.phase_step + 1, at.step + 1, at.batch + len(batches)
+        at.count_step(len(batches), result.cost.total, result.samples / self.sample_rate)
         if result.finite:
             self.tally.rows += result.tally.rows
             at.bad_steps = 0
@@ -258,7 +257,7 @@ class Trainer:
                 "lower the learning rates or look at the utterances named in the log"
             )
 
-    def _after_step(self, steps: int, figures: dict[str, float]) -> None:
+    def _after_step(self, figures: dict[str, float]) -> None:
         """Log, validate and save where that is due."""
         at, config = self.at, self.config
         if at.phase_step == 1 and self.first:
@@ -269,15 +268,15 @@ class Trainer:
         if at.step % config.log_every_steps == 0:
             self._log_step(figures)
         every = config.valid_every_steps
-        if at.phase_step >= steps or (epoch_done if every is None else at.phase_step % every == 0):
+        if self.budget.share(at) >= 1 or (epoch_done if every is None else at.phase_step % every == 0):
             self._save(self._judge())
             self.log.draw()
             self.speed = logs.Speed(at.audio_seconds, self.ledger.total)  # that of training alone
         elif config.checkpoint_every_steps is not None and at.step % config.checkpoint_every_steps == 0:
             self._save({})
-        self._keep_snapshot(steps)
+        self._keep_snapshot()
 
-    def _keep_snapshot(self, steps: int) -> None:
+    def _keep_snapshot(self) -> None:
         """Write the snapshot of this step where one is due, after its checkpoint, so that none is taken back later."""
         at, every = self.at, self.config.snapshot_every_steps
         if every is None or at.step == 0 or at.step % every or at.step in self.snapshots.steps():
@@ -285,7 +284,7 @@ class Trainer:
         if at.step not in self.checkpoints.steps():
             self._save({})
         if self.first:
-            share = self.stage.progress(at.round, at.phase, at.phase_step / steps)
+            share = self.stage.progress(at.round, at.phase, self.budget.share(at))
             self.snapshots.save(at.step, share, checkpoint.gather(self.model.parts, self.stage.changed))
 
     def _log_step(self, latest: dict[str, float]) -> None:

@@ -13,9 +13,9 @@ from asrllm.train.stage import Phase
 
 def test_rates_follow_the_schedule() -> None:
     flat = Phase(steps=10, train={"a": 1.0}, losses={"x": 1.0}, warmup_steps=4)
-    assert [optim.rate_factor(flat, step, 10) for step in (0, 1, 3, 4, 9)] == [0.25, 0.5, 1.0, 1.0, 1.0]
+    assert [optim.rate_factor(flat, step, step / 9, 4 / 9) for step in (0, 1, 3, 4, 9)] == [0.25, 0.5, 1.0, 1.0, 1.0]
     cosine = flat.model_copy(update={"schedule": "cosine", "warmup_steps": 1, "final_rate_share": 0.1})
-    rates = [optim.rate_factor(cosine, step, 10) for step in range(10)]
+    rates = [optim.rate_factor(cosine, step, step / 9, 1 / 9) for step in range(10)]
     assert rates[:2] == [1.0, 1.0] and rates[-1] == pytest.approx(0.1) and rates[5] == pytest.approx(0.55)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(torch.optim.SGD([nn.Parameter(torch.ones(1))], 1.0), 8, 0.1)
     for rate in rates[1:]:
