@@ -14,6 +14,8 @@ help_message="usage: ./run.sh [--stage N] [--stop_stage N] [--nj N] [--ngpu N] [
   --nj N                      decoding jobs (1)
   --ngpu N                    GPUs for training and decoding; 0 is the CPU (0)
   --dry_run                   print the commands, run nothing
+  --quick                     a tiny encoder, a few steps and CTC alone, in minutes on a CPU and in folders of its own
+                              (data_quick dump_quick exp_quick): shows that all stages run, not what the recipe can do
   --train_set --valid_set     names of directories under data/
   --test_sets \"A B\"           names of directories under data/
   --tokenizer --train_encoder --train_align --train_iasft --train_joint
@@ -21,7 +23,8 @@ help_message="usage: ./run.sh [--stage N] [--stop_stage N] [--nj N] [--ngpu N] [
   --decode \"A.yaml B.yaml\"    decodings of the last experiment that is trained, or of --decode_exp EXP
   --baseline \"A.yaml\"         recognisers decoded as they come, without training
   --score FILE                YAML file of the scoring (conf/score.yaml)
-  --dumpdir, --expdir         where formatted data and experiments go (dump, exp)
+  --datadir, --dumpdir, --expdir
+                              where data directories, formatted data and experiments go (data, dump, exp)
   --results FILE              where the report goes (RESULTS.md)
   --prepare_args \"...\"        more arguments for local/prepare.py
   --config FILE               shell file that sets these options
@@ -32,6 +35,7 @@ stop_stage=10
 nj=1
 ngpu=0
 dry_run=false
+quick=false
 train_set=
 valid_set=
 test_sets=
@@ -44,6 +48,7 @@ decode=
 decode_exp=
 baseline=
 score=conf/score.yaml
+datadir=data
 dumpdir=dump
 expdir=exp
 results=RESULTS.md
@@ -51,6 +56,16 @@ prepare_args=
 command=./run.sh # what the user typed, for the report
 # shellcheck source=../utils/parse_options.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/parse_options.sh"
+
+if $quick; then
+    small=$(dirname "${BASH_SOURCE[0]}")/quick
+    tokenizer=$small/tokenizer.yaml train_encoder=$small/train_encoder.yaml train_align='' train_iasft='' train_joint=''
+    decode=$small/decode_ctc.yaml decode_exp='' baseline=''
+    [[ $datadir != data ]] || datadir=data_quick
+    [[ $dumpdir != dump ]] || dumpdir=dump_quick
+    [[ $expdir != exp ]] || expdir=exp_quick
+    [[ $results != RESULTS.md ]] || results=$expdir/RESULTS.md
+fi
 
 runner=$(dirname "${BASH_SOURCE[0]}")/../utils/run.sh
 train_cmd=${train_cmd:-$runner} # cmd.sh of the recipe sets these two
@@ -92,14 +107,14 @@ run() { # run RUNNER ... LOG COMMAND ...: under the runner, which writes the log
 
 prepare() {
     # shellcheck disable=SC2086 # the extra arguments are words
-    run $train_cmd "$expdir/log/prepare.log" python local/prepare.py --out data $prepare_args
+    run $train_cmd "$expdir/log/prepare.log" python local/prepare.py --out "$datadir" $prepare_args
 }
 
 check_and_format() {
     local set
     for set in $train_set $valid_set $test_sets; do
         run $train_cmd "$expdir/log/check_data.$set.log" \
-            python -m asrllm.bin.check_data "data/$set" --nj "$nj" --format "$dumpdir/$set"
+            python -m asrllm.bin.check_data "$datadir/$set" --nj "$nj" --format "$dumpdir/$set"
     done
 }
 

@@ -78,7 +78,9 @@ def fetch(archive: Archive, corpus: Path) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     part = corpus / f"{archive.name}.part"
     if archive.bytes and (free := shutil.disk_usage(corpus).free) < _ROOM * archive.bytes:
-        raise UserError(f"{corpus}: {free / 1e9:.1f} GB are free, {archive.name} wants {_ROOM * archive.bytes / 1e9:.1f}")
+        raise UserError(
+            f"{corpus}: {free / 1e9:.1f} GB are free, {archive.name} wants {_ROOM * archive.bytes / 1e9:.1f}"
+        )
     log.info("fetching %s (%s)", archive.url, archive.size)
     try:
         _download(archive, part)
@@ -122,9 +124,11 @@ def _compare(archive: Archive, part: Path) -> None:
     kind, _, expected = archive.checksum.partition(":")
     if not expected:
         return
+    digest = hashlib.new(kind)
     with part.open("rb") as stream:
-        found = hashlib.file_digest(stream, kind).hexdigest()
-    if found != expected:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    if (found := digest.hexdigest()) != expected:
         part.unlink()
         raise UserError(f"{archive.url}: found the {kind} {found}, expected {expected}: it is deleted, start again")
 
@@ -171,10 +175,10 @@ def held_out(utterances: Sequence[Utterance], share: float) -> tuple[list[Uttera
     members: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         members.setdefault(utterance.speaker, []).append(utterance)
-    kept, out = list(utterances), []
+    out: list[Utterance] = []
     for speaker in sorted(members, reverse=True):
         if len(out) >= share * len(utterances) or len(members) < 2:
             break
         out += members[speaker]
     chosen = {each.utt_id for each in out}
-    return [each for each in kept if each.utt_id not in chosen], out
+    return [each for each in utterances if each.utt_id not in chosen], out

@@ -1,7 +1,7 @@
 """Stage 1: write data/{train,dev,test} from CMU AN4: people spelling and counting, an hour, 16 kHz.
 
-`an4/etc/an4_{train,test}.{fileids,transcription}` and `an4/wav/<fileid>.{sph,wav,flac}`. The last speakers of the training
-part, with a tenth of its utterances, are the development set.
+`an4/etc/an4_{train,test}.{fileids,transcription}` and `an4/wav/<fileid>.{sph,wav,flac}`. The last speakers of the
+training part, with a tenth of its utterances, are the development set.
 """
 
 import argparse

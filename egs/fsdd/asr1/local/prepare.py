@@ -1,7 +1,7 @@
 """Stage 1: write data/{train,dev,test} from the Free Spoken Digit Dataset: single digits at 8 kHz, six speakers.
 
-`recordings/{digit}_{speaker}_{index}.wav` (or .flac). The test set is one speaker, who is heard nowhere else; of the others
-the recordings 0 to 4 of each digit, which the dataset calls its test split, are the development set.
+`recordings/{digit}_{speaker}_{index}.wav` (or .flac). The test set is one speaker, who is heard nowhere else; of the
+others the recordings 0 to 4 of each digit, which the dataset calls its test split, are the development set.
 """
 
 import argparse
