@@ -125,20 +125,22 @@ class Shape:
     projector: list[tuple[int, int]]
     before: int  # shared positions before the audio
 
-    def flops(self, lens: Sequence[int], positions: int, targets: int, causal: bool) -> float:
+    def flops(self, lens: Sequence[int], positions: int, targets: int, executed: bool) -> float:
         """One step: forward and gradient of the inputs; for the projector also of the weights.
 
         Args:
             lens: positions of each row after the shared ones.
             positions: speech positions that the projector makes.
             targets: with logits.
-            causal: count the keys that a position sees; otherwise all keys.
+            executed: count the keys that a position does not see, and the gradient at the shared positions, too.
         """
         matrices = self.layers * sum(2 * one * other for one, other in self.layer_shapes)
-        linear = matrices * (2 * sum(lens) + self.before)
-        pairs = sum(size * self.before + (size * (size + 1) / 2 if causal else size * size) for size in lens)
-        shared = self.before * (self.before + 1) / 2 if causal else self.before**2
-        attention = 4 * self.layers * self.head_widths * (3 * pairs + shared)  # two products forward, four backward
+        back = 1 if executed else 0
+        linear = matrices * (2 * sum(lens) + (1 + back) * self.before)
+        pairs = sum(size * self.before + (size * size if executed else size * (size + 1) / 2) for size in lens)
+        shared = self.before**2 if executed else self.before * (self.before + 1) / 2
+        products = 3 * pairs + (1 + 2 * back) * shared  # two products forward, four backward
+        attention = 4 * self.layers * self.head_widths * products
         head = 2 * 2 * self.hidden * self.vocabulary * targets
         first, second = (2 * one * other * positions for one, other in self.projector)
         return linear + attention + head + 2 * first + 3 * second  # nobody wants the gradient of the frames
@@ -165,7 +167,7 @@ def shape_of(model: SpeechLLM) -> Shape:
 
 
 def counted(model: SpeechLLM, shape: Shape, batch: Batch) -> tuple[float, float]:
-    """FLOPs of a batch: of the model on real positions, and as executed on padded ones with every key."""
+    """FLOPs of a batch: those that the loss and its gradient take, and those that are executed."""
     assert batch.frames is not None and batch.frame_lens is not None and model.language.prompt is not None
     projector: Any = model.projector
     texts = [len(model.llm_tokenizer.encode_transcript(text)) for text in batch.texts]
@@ -174,8 +176,8 @@ def counted(model: SpeechLLM, shape: Shape, batch: Batch) -> tuple[float, float]
     targets = sum(texts) + len(texts)
     padded = len(batch) * (batch.frames.shape[1] // projector.stride)
     return (
-        shape.flops(lens, sum(speech), targets, causal=True),
-        shape.flops([max(lens)] * len(lens), padded, targets, causal=False),
+        shape.flops(lens, sum(speech), targets, executed=False),
+        shape.flops(lens, padded, targets, executed=True),
     )
 
 
@@ -276,7 +278,7 @@ def race(model: SpeechLLM, plain: PlainLoop, dataset: Dataset, loader: Loader, r
     print("|---|---|---|")
     print(f"| matmul, {precision}, {rows} rows, the LLM's shapes | {statistics.median(rates) / 1e9:.0f} | 1 |")
     print(f"| asrllm's step, model FLOPs | {useful / ours / 1e9:.0f} | {statistics.median(shares):.2f} |\n")
-    print(f"padding and masked keys: {padded / useful - 1:.1%} more FLOPs executed; count / torch's counter = ", end="")
+    print(f"beside these {padded / useful - 1:.1%} more FLOPs executed; count / torch's counter = ", end="")
     print(f"{executed / counter.get_total_flops():.4f}")
     print("seconds of each pass: plain", *(f"{each:.1f}" for each in slow), end="; ours ")
     print(*(f"{each:.1f}" for each in fast), "; matmul GFLOP/s", *(f"{each / 1e9:.0f}" for each in rates))

@@ -180,7 +180,7 @@ def check_llm(llm: PreTrainedModel, size: int) -> None:
     if strange or not llm._supports_attention_backend:
         what = f"layers of type {', '.join(sorted(strange))}" if strange else "an attention of its own"
         raise UserError(f"{name} has {what}, which beam search cannot branch: choose an LLM with plain attention")
-    if config._attn_implementation not in ("sdpa", "eager"):
+    if config._attn_implementation not in ("sdpa", "eager", "asrllm_packed"):  # the last is sdpa outside of training
         raise UserError(f"{name} runs {config._attn_implementation}, which takes no mask of ours: load it with sdpa")
     limits = {
         "window": window if "sliding_attention" in kinds else None,

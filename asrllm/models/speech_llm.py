@@ -3,17 +3,18 @@
 It never freezes a part, never reads a training plan, never touches a path.
 """
 
+import itertools
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from asrllm.batch import Batch, Loss, pad, real, repeat
+from asrllm.batch import Batch, Loss, pad, repeat
 from asrllm.flops import Flops, Work, longest, matrices
 from asrllm.models import llm as llms
-from asrllm.models import prefix
+from asrllm.models import packing, prefix
 from asrllm.models.ctc import CtcHead, consistency_loss, ctc_loss
 from asrllm.models.projector import PosteriorProjector
 from asrllm.text.llm_tokenizer import LlmTokenizer
@@ -21,6 +22,7 @@ from asrllm.text.prompt import Prompt
 from asrllm.text.tokenizer import Tokenizer
 
 LOSSES = ("ctc", "cr_ctc", "ctc_intermediate", "llm")
+TARGETS_AT_ONCE = 1024  # with logits: 0.6 GB in float32 for a vocabulary of 150,000
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class SpeechLLM(nn.Module):
         self.encoder: Any = encoder
         self.ctc, self.projector, self.adapters = ctc, projector, adapters
         self.llm: Any = llm
+        if llm is not None:
+            packing.use(llm)
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -153,15 +157,14 @@ class SpeechLLM(nn.Module):
         if spells:
             table = projector.expectation_flops
             done.append(Work("llm", table(speech), table(longest(speech)), below))
-        body = partial(llms.flops, self.llm, past=first, targets=int(targets.sum()))
-        before = llms.flops(self.llm, torch.tensor([first]))  # runs once for the batch, see `prefix.body`
+        rows = llms.flops(self.llm, lens, past=first, targets=int(targets.sum()))
+        before = llms.flops(self.llm, torch.tensor([first]))  # runs once for the batch, which lies in one row
         adapters = frozenset({"llm.lora"})
         done.append(Work("llm", before, before, adapters))
-        done.append(Work("llm", body(lens), body(longest(lens)), below | adapters | {"projector"}))
+        done.append(Work("llm", rows, rows, below | adapters | {"projector"}))
         if self.adapters is not None:
-            each = 2.0 * matrices(self.adapters)
-            rows, padded = (Flops(weights=each * (first + float(size.sum()))) for size in (lens, longest(lens)))
-            done.append(Work("llm.lora", rows, padded, below | {"projector"}))
+            each = Flops(weights=2.0 * matrices(self.adapters) * (first + float(lens.sum())))
+            done.append(Work("llm.lora", each, each, below | {"projector"}))
         return done
 
     def _views(self, losses: tuple[str, ...]) -> int:
@@ -182,9 +185,9 @@ class SpeechLLM(nn.Module):
         frames, lens = self.encode(batch)
         prompt = self._prompt()
         sequence = prefix.join(self.llm, prompt, *self._speech(frames, lens, None))
-        before = llms.embed(self.llm, torch.tensor([prompt.before], dtype=torch.int64, device=frames.device))
-        before = before.to(sequence.embeds.dtype).expand(len(batch), -1, -1)
-        return torch.cat([before, sequence.embeds], 1), sequence.lens + len(prompt.before)
+        before = prefix.before(self.llm, prompt, sequence.embeds)
+        embeds, prefix_lens = pad([torch.cat([before, row]) for row in sequence.embeds.split(sequence.lens)])
+        return embeds, prefix_lens.to(embeds.device)
 
     def llm_log_probs(self, batch: Batch) -> torch.Tensor:
         """What the LLM gives (targets, V) at each token of the transcripts and their ends, all in a row."""
@@ -210,11 +213,20 @@ class SpeechLLM(nn.Module):
         return self.projector(frames, lens, log_probs)
 
     def _llm_loss(self, batch: Batch, frames: torch.Tensor, lens: torch.Tensor, log_probs: torch.Tensor | None) -> Loss:
-        """Cross-entropy of the transcript and its end token; logits at those positions only."""
+        """Cross-entropy of the transcript and its end token; logits at those positions only, some at a time."""
         hidden, gold, speech_lens = self._at_targets(batch, frames, lens, log_probs)
+        pieces = list(zip(hidden.split(TARGETS_AT_ONCE), gold.split(TARGETS_AT_ONCE), strict=True))
+        if len(pieces) == 1 or not hidden.requires_grad:
+            sums = [self._cross_entropy(*piece) for piece in pieces]
+        else:  # logits are made again for the gradient, so that those of one piece are in memory
+            sums = [checkpoint(self._cross_entropy, *piece, use_reentrant=False) for piece in pieces]
+        loss, correct = (torch.stack(column).sum() for column in zip(*sums, strict=True))
+        return Loss(loss, len(gold), correct, speech_lens)
+
+    def _cross_entropy(self, hidden: torch.Tensor, gold: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of tokens (targets,) at hidden states (targets, H): the sum, and how many had the highest score."""
         scores = llms.logits(self.llm, hidden).float()  # (targets, V)
-        loss = nn.functional.cross_entropy(scores, gold, reduction="sum")
-        return Loss(loss, len(gold), (scores.argmax(-1) == gold).sum(), speech_lens)
+        return nn.functional.cross_entropy(scores, gold, reduction="sum"), (scores.argmax(-1) == gold).sum()
 
     def _at_targets(
         self, batch: Batch, frames: torch.Tensor, lens: torch.Tensor, log_probs: torch.Tensor | None
@@ -225,13 +237,11 @@ class SpeechLLM(nn.Module):
         speech, speech_lens = self._speech(frames, lens, log_probs)
         sequence = prefix.join(self.llm, self._prompt(), speech, speech_lens, [row[:-1] for row in transcripts])
         hidden = prefix.body(self.llm, self._prompt(), sequence)
-        targets, target_lens = pad([torch.tensor(row) for row in transcripts])
-        targets, target_lens = targets.to(frames.device), target_lens.to(frames.device)
-        # Row b's targets are predicted at its last target_lens[b] real positions.
-        where = sequence.lens[:, None] - target_lens[:, None] + torch.arange(targets.shape[1], device=frames.device)
-        wanted = real(target_lens, targets.shape[1])
-        rows = torch.arange(len(batch), device=frames.device)[:, None].expand_as(where)[wanted]
-        return hidden[rows, where[wanted]], targets[wanted], speech_lens
+        # The tokens of a transcript are predicted at the last positions of its utterance.
+        ends = itertools.accumulate(sequence.lens)
+        where = [torch.arange(end - len(row), end) for end, row in zip(ends, transcripts, strict=True)]
+        gold = torch.tensor([token for row in transcripts for token in row], device=frames.device)
+        return hidden[torch.cat(where).to(frames.device)], gold, speech_lens
 
     def _labels(self, batch: Batch, lower: bool = False) -> list[list[int]]:
         units = self.language.lower_units if lower else self.language.units

@@ -8,9 +8,11 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from asrllm.batch import Batch, pad
+from asrllm.models import lora, speech_llm
 from asrllm.models.conformer import Conformer, ConformerConfig
 from asrllm.models.ctc import CtcHead, consistency_loss, ctc_loss, frames_needed
 from asrllm.models.llm import embed
+from asrllm.models.lora import LoraConfig
 from asrllm.models.projector import LinearConfig, LinearProjector, PosteriorConfig, PosteriorProjector, label_runs
 from asrllm.models.speech_llm import Language, SpeechLLM
 from asrllm.text.prompt import Prompt
@@ -45,7 +47,7 @@ def gpt2() -> torch.nn.Module:
     return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=2, n_head=2, n_positions=128)).eval()
 
 
-def model(llm: torch.nn.Module, projector: str = "posterior") -> SpeechLLM:
+def model(llm: torch.nn.Module, projector: str = "posterior", adapters: torch.nn.Module | None = None) -> SpeechLLM:
     encoder = Conformer(
         ConformerConfig(type="conformer", subsampling_channels=4, layers=1, dim=16, heads=2, feed_forward=32)
     )
@@ -57,7 +59,7 @@ def model(llm: torch.nn.Module, projector: str = "posterior") -> SpeechLLM:
         )
         torch.nn.init.normal_(into.residual[-1].weight, std=0.1)
     language = Language(Letters(), Letters(), Letters(), Prompt(before=[30, 31], after=[32], end=39))
-    return SpeechLLM(language, encoder, CtcHead(16, 27), into, llm).eval()
+    return SpeechLLM(language, encoder, CtcHead(16, 27), into, llm, adapters).eval()
 
 
 def batch(sizes: list[int], texts: list[str]) -> Batch:
@@ -76,14 +78,20 @@ def rows_of(whole: Batch) -> list[Batch]:
 
 @pytest.mark.parametrize("make", [llama, gpt2])
 @pytest.mark.parametrize("projector", ["linear", "posterior"])
-@pytest.mark.parametrize("frozen", [True, False])
-def test_llm_loss_equals_the_llms_own_loss_on_the_joined_sequence(make, projector, frozen):
-    llm = make()
-    llm.requires_grad_(not frozen)
+@pytest.mark.parametrize("trained", ["projector", "llm", "llm.lora"])
+def test_llm_loss_and_its_gradient_are_the_llms_own_on_the_joined_sequence(make, projector, trained):
+    llm, adapters = make(), None
+    if trained == "llm.lora":
+        pytest.importorskip("peft", reason="peft is not installed: run tools/install.sh")
+        adapters = lora.attach(llm, LoraConfig(targets="all_linear"))
+        for weight in adapters.parameters():
+            torch.nn.init.normal_(weight, std=0.1)
     whole = batch([9000, 16000, 5000], ["abc", "dddd", "e"])
-    system = model(llm, projector)
+    system = model(llm, projector, adapters).requires_grad_(False)
+    weights = list(system.parts[trained].requires_grad_(True).parameters())
     got = system(whole, ("llm",))["llm"]
-    total, correct = 0.0, 0
+    found = torch.autograd.grad(got.sum, weights)
+    total, correct = torch.zeros(()), 0
     for one in rows_of(whole):
         frames, lens = system.encoder(one.waves, one.wave_lens)
         speech, speech_lens = system.projector(frames, lens, system.ctc(frames))
@@ -97,11 +105,25 @@ def test_llm_loss_equals_the_llms_own_loss_on_the_joined_sequence(make, projecto
         labels = torch.full((1, len(joined)), -100)
         labels[0, -len(target) :] = torch.tensor(target)
         out = llm(inputs_embeds=joined[None], labels=labels)
-        total += float(out.loss) * len(target)
+        total = total + out.loss * len(target)
         correct += int((out.logits[0, -len(target) - 1 : -1].argmax(-1) == torch.tensor(target)).sum())
     assert got.count == 4 + 5 + 2
-    assert float(got.sum) == pytest.approx(total, rel=1e-4)
+    assert float(got.sum) == pytest.approx(float(total), rel=1e-4)
     assert int(got.correct) == correct
+    torch.testing.assert_close(found, torch.autograd.grad(total, weights), atol=1e-4, rtol=1e-3)
+
+
+def test_pieces_of_the_targets_give_the_loss_and_gradient_of_all_at_once(monkeypatch):
+    results = []
+    for at_once in (1000, 4):
+        monkeypatch.setattr(speech_llm, "TARGETS_AT_ONCE", at_once)
+        torch.manual_seed(0)
+        system = model(llama())
+        loss = system(batch([9000, 16000, 5000], ["abc", "dddd", "e"]), ("llm",))["llm"]
+        loss.sum.backward()
+        gradients = {name: weight.grad for name, weight in system.llm.named_parameters()}
+        results.append((loss.sum.detach(), int(loss.correct), gradients))
+    torch.testing.assert_close(results[1], results[0])
 
 
 @pytest.mark.parametrize("projector", ["linear", "posterior"])
