@@ -30,6 +30,7 @@ class NBest:
     utt_id: str
     seconds: float
     hypotheses: list[Hypothesis]
+    counts: dict[str, int] = field(default_factory=dict)  # what the search did, such as lm_calls
 
     @property
     def best(self) -> Hypothesis:
@@ -72,7 +73,7 @@ def read_decoding(folder: Path) -> dict[str, NBest]:
                 continue
             try:
                 entry = json.loads(line.decode())
-                result = NBest(entry["utt_id"], entry["seconds"], [Hypothesis(**each) for each in entry["hypotheses"]])
+                result = NBest(**entry | {"hypotheses": [Hypothesis(**each) for each in entry["hypotheses"]]})
             except (ValueError, TypeError, KeyError) as fault:
                 raise UserError(f"{path}: line {number}: not a result of a decoding ({fault}): decode again") from None
             if result.utt_id in results:

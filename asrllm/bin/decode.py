@@ -5,8 +5,9 @@ import hashlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from asrllm.data import kaldi, sampler
 from asrllm.data.dataset import Dataset, batches
 from asrllm.data.sampler import BatchConfig, Length
 from asrllm.decode.decoder import DecodeConfig, PretrainedConfig, decode, prepared
+from asrllm.decode.fusion import FusionConfig, Pieces
 from asrllm.decode.joint import JointConfig
+from asrllm.decode.prior import PRIOR_FILE, read_prior
+from asrllm.decode.text_lm import TextLm, TextLmConfig, text_lm
 from asrllm.experiment import Experiment
 from asrllm.hypothesis import Hypothesis, NBest, shard_name, write_shard
 from asrllm.models.frontend import SAMPLE_RATE
@@ -64,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         wall = time.perf_counter() - begin
     seconds = sum(result.seconds for result in results)
     speed = {"seconds_audio": seconds, "seconds_wall": wall, "device": str(device), "threads": torch.get_num_threads()}
+    speed |= sum((Counter(result.counts) for result in results), Counter())
     write_shard(results, out)
     with write_atomically(speed_file) as temporary:
         temporary.write_text(json.dumps(speed | {"made_from": made_from}) + "\n")
@@ -86,10 +91,14 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _fingerprint(config: DecodeConfig, exp: Path, utterances: Sequence[kaldi.Utterance]) -> str:
     """What a shard was decoded with and from: the search, the weights, the audio."""
-    weights = exp / "weights.safetensors"
-    stamp = (weights.stat().st_size, weights.stat().st_mtime_ns) if weights.is_file() else ()
-    whole = repr((config.model_dump_json(), stamp, [(each.utt_id, each.source, each.seconds) for each in utterances]))
+    files = [exp / "weights.safetensors", *([exp / PRIOR_FILE] if _wants_prior(config) else [])]
+    stamps = [(each.stat().st_size, each.stat().st_mtime_ns) for each in files if each.is_file()]
+    whole = repr((config.model_dump_json(), stamps, [(each.utt_id, each.source, each.seconds) for each in utterances]))
     return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _wants_prior(config: DecodeConfig) -> bool:
+    return isinstance(config.search, FusionConfig) and config.search.weights.prior != 0.0
 
 
 @contextmanager
@@ -114,8 +123,25 @@ def _recogniser(config: DecodeConfig, exp: Path, device: torch.device) -> Iterat
             raise UserError(f"{exp}: its model has no LLM: decode it with search.type ctc_greedy")
         model = experiment.model().to(device)
         lm = _language_model(config.search.lm, model) if isinstance(config.search, JointConfig) else None
-        with prepared(model, config), prepared(lm.to(device), config) if lm is not None else nullcontext():
-            yield lambda batch: decode(model, batch.to(device), config, SAMPLE_RATE, lm)
+        pieces = _pieces(config.search, experiment, model, device) if isinstance(config.search, FusionConfig) else None
+        with ExitStack() as stack:
+            for part in (model, lm, pieces.lm.llm if pieces else None):
+                if part is not None:
+                    stack.enter_context(prepared(part.to(device), config))
+            yield lambda batch: decode(model, batch.to(device), config, SAMPLE_RATE, lm, pieces)
+
+
+def _pieces(config: FusionConfig, experiment: Experiment, model: SpeechLLM, device: torch.device) -> Pieces:
+    """What fuses the units of the model with the LM that the search names."""
+    units = model.ctc_tokenizer
+    log_prior = read_prior(experiment.folder / PRIOR_FILE, units.size) if config.weights.prior else None
+    return Pieces(units, load_text_lm(config.lm, device), config, log_prior)
+
+
+def load_text_lm(config: TextLmConfig, device: torch.device) -> TextLm:
+    """The LM of a configuration."""
+    llm = load_llm(LlmConfig(model=config.model, dtype=config.dtype)).to(device)
+    return text_lm(config, llm, LlmTokenizer(config.model))
 
 
 def _language_model(name: str | None, model: SpeechLLM) -> Any:

@@ -16,6 +16,7 @@ import torch
 
 from asrllm.batch import real
 from asrllm.config import Config
+from asrllm.console import UserError
 
 BLANK = 0
 EMPTY_KEY, ORPHAN_KEY, DEAD_KEY = 1, -1, -2  # of the empty prefix, of what has no parent, of what no path spells
@@ -115,6 +116,9 @@ def prefix_beam_search(
         lens: (B,) frames that are real.
         config: `nbest` is not read.
         guide: ranks prefixes beside CTC.
+
+    Raises:
+        UserError: posteriors are not numbers.
     """
     lens = lens.to(log_probs.device)
     best = log_probs[..., BLANK + 1 :].topk(min(config.labels_per_frame, log_probs.shape[2] - 1), dim=2)
@@ -207,6 +211,8 @@ def _grown(old: Prefixes, origin: torch.Tensor, labels: torch.Tensor, is_dead: t
 def _collect(prefixes: Prefixes, utterances: list[int], config: PrefixBeamConfig, found: list[list[Found]]) -> None:
     """Put the prefixes of utterances that have ended into `found`, best first."""
     scores = _recombine(prefixes.log_blank, prefixes.log_label, config)
+    if not scores[:, 0].isfinite().all():
+        raise UserError("the posteriors of CTC are not numbers: the model's weights are damaged or its training failed")
     _, order = (scores + prefixes.bonus).sort(dim=1, descending=True, stable=True)
     rows = zip(prefixes.labels.tolist(), prefixes.sizes.tolist(), scores.tolist(), order.tolist(), strict=True)
     for utterance, (labels, sizes, log_probs, ranked) in zip(utterances, rows, strict=True):

@@ -15,6 +15,7 @@ from asrllm.batch import Batch
 from asrllm.config import Config
 from asrllm.decode.beam import Finished
 from asrllm.decode.ctc_search import CtcGreedyConfig, CtcPrefixConfig, ctc_greedy, prefix_beam_search
+from asrllm.decode.fusion import Fusion, FusionConfig, Pieces
 from asrllm.decode.joint import JointConfig, joint_search
 from asrllm.decode.packed import packed
 from asrllm.decode.scorer import SpeechModel, Tokenizer
@@ -36,7 +37,8 @@ class DecodeConfig(Config):
     """
 
     search: Annotated[
-        CtcGreedyConfig | CtcPrefixConfig | JointConfig | PretrainedConfig, pydantic.Field(discriminator="type")
+        CtcGreedyConfig | CtcPrefixConfig | FusionConfig | JointConfig | PretrainedConfig,
+        pydantic.Field(discriminator="type"),
     ]
     batch_seconds: float = pydantic.Field(60.0, gt=0.0)
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -58,10 +60,11 @@ def decode(
     config: DecodeConfig,
     sample_rate: int = 16000,
     lm: PreTrainedModel | None = None,
+    pieces: Pieces | None = None,
 ) -> list[NBest]:
     """Recognise a batch; one n-best list per utterance, in the order of the batch.
 
-    `lm` is the language model that the search names, if it names one.
+    `lm` is the language model that joint decoding names, if it names one; `pieces` are what fusion wants.
 
     Raises:
         UserError: the model cannot be searched, or gives what is not a number.
@@ -69,18 +72,22 @@ def decode(
     """
     seconds = [length / sample_rate for length in batch.wave_lens.tolist()]
     device = batch.wave_lens.device.type
+    counts: list[dict[str, int]] = [{} for _ in seconds]
     with torch.autocast(device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
         match config.search:
             case CtcGreedyConfig():
                 hypotheses = _ctc(model, batch)
             case CtcPrefixConfig():
                 hypotheses = _ctc_prefix(model, batch, config.search)
+            case FusionConfig():
+                assert pieces is not None, "fusion wants an LM"
+                hypotheses, counts = _fusion(model, batch, pieces)
             case JointConfig():
                 found = joint_search(model, batch, config.search, seconds, lm)
                 hypotheses = [[_spell(each, model.llm_tokenizer) for each in pool] for pool in found]
             case PretrainedConfig():
                 raise ValueError("a pretrained recogniser is run by transformers, not by a search")
-    return [NBest(*each) for each in zip(batch.utt_ids, seconds, hypotheses, strict=True)]
+    return [NBest(*each) for each in zip(batch.utt_ids, seconds, hypotheses, counts, strict=True)]
 
 
 def _ctc(model: SpeechModel, batch: Batch) -> list[list[Hypothesis]]:
@@ -98,6 +105,14 @@ def _ctc_prefix(model: SpeechModel, batch: Batch, config: CtcPrefixConfig) -> li
         ]
         for pool in found
     ]
+
+
+def _fusion(model: SpeechModel, batch: Batch, pieces: Pieces) -> tuple[list[list[Hypothesis]], list[dict[str, int]]]:
+    log_probs, lens = model.ctc_log_probs(batch)
+    fusion = Fusion(pieces, lens)
+    hypotheses = fusion.finish(prefix_beam_search(log_probs, lens, pieces.config, fusion))
+    counts = zip(fusion.lm_calls, fusion.lm_tokens, strict=True)
+    return hypotheses, [{"lm_calls": calls, "lm_tokens": tokens} for calls, tokens in counts]
 
 
 def _spell(found: Finished, tokenizer: Tokenizer) -> Hypothesis:

@@ -70,6 +70,9 @@ class Tokenizer(Protocol):
     def decode(self, ids: list[int]) -> str:
         """Text of labels; decode(encode(text)) == text for text made of known characters and single spaces."""
 
+    def starts_word(self, label: int) -> bool:
+        """Whether the label begins with a space, so that all words before it are complete."""
+
 
 class CharacterTokenizer:
     """One label a character; characters never seen in training become `<unk>`."""
@@ -87,6 +90,10 @@ class CharacterTokenizer:
         """Text of labels."""
         return "".join("\u2047" if number == 1 else self.characters[number - 2] for number in ids)
 
+    def starts_word(self, label: int) -> bool:
+        """Whether the label is a space."""
+        return label > 1 and self.characters[label - 2] == " "
+
 
 class SentencePieceTokenizer:
     """A sentencepiece model, its ids moved up by one to make room for the blank."""
@@ -102,6 +109,10 @@ class SentencePieceTokenizer:
     def decode(self, ids: list[int]) -> str:
         """Text of labels."""
         return str(self._processor.decode([number - 1 for number in ids]))
+
+    def starts_word(self, label: int) -> bool:
+        """Whether the label's piece begins with sentencepiece's mark of a space."""
+        return str(self._processor.id_to_piece(label - 1)).startswith("\u2581")
 
 
 class LlmSubsetTokenizer:
@@ -142,6 +153,10 @@ class LlmSubsetTokenizer:
     def decode(self, ids: list[int]) -> str:
         """Text of labels."""
         return self.llm.decode([self.llm_ids[label - 1] for label in ids])
+
+    def starts_word(self, label: int) -> bool:
+        """Whether the label's token begins with a space."""
+        return self.llm.strings.get(self.llm_ids[label - 1], "").startswith(" ")
 
     def respell(self, ids: list[int]) -> list[tuple[int, int, int]]:
         """The text of labels in the tokens that the LLM would write it with.
