@@ -57,6 +57,10 @@ class ExperimentConfig(Config):
     train: TrainConfig = TrainConfig()
     stage: Stage
 
+    def origin(self, part: str) -> str:
+        """Where the first weights of a part come from."""
+        return {**self.model.given_parts, **self.stage.init}.get(part, "random numbers")
+
 
 class Experiment:
     """A folder under exp/."""
@@ -101,7 +105,7 @@ class Experiment:
     def stored_parts(self) -> set[str]:
         """Parts whose weights the folder holds: all but pretrained ones that no stage touched."""
         touched = {*self.config.stage.init, *self.config.stage.changed}
-        return {*self.config.model.parts} - (self.config.model.given_parts - touched)
+        return {*self.config.model.parts} - (self.config.model.given_parts.keys() - touched)
 
     def model(self) -> SpeechLLM:
         """The trained model in eval mode.
@@ -217,8 +221,10 @@ def probe(corpus: Corpus, utterances: int, seed: int) -> Iterator[Batch]:
     return batches(corpus.dataset, [[chosen[place] for place in batch] for batch in plan])
 
 
-def open_corpus(folder: Path, config: ExperimentConfig, model: SpeechLLM, skipped: Path, training: bool) -> Corpus:
-    """Read a data directory, leave out what cannot be trained on and list it in `skipped`.
+def open_corpus(
+    folder: Path, config: ExperimentConfig, model: SpeechLLM, skipped: Path | None, training: bool
+) -> Corpus:
+    """Read a data directory, leave out what cannot be trained on and list it in `skipped`, if that is given.
 
     Raises:
         UserError: no transcripts, or nothing is left.
@@ -245,14 +251,14 @@ def open_corpus(folder: Path, config: ExperimentConfig, model: SpeechLLM, skippe
             sampler.Skipped(utterances[i].utt_id, f"{frames[i]} encoder frames, CTC needs {needed[i]} for its labels")
             for i in sorted(short)
         ]
+    where = "" if skipped is None else f", for reasons listed in {skipped}"
     if dropped:
-        log.warning(
-            "%s: %d of %d utterances are left out, listed in %s", folder, len(dropped), len(utterances), skipped
-        )
+        log.warning("%s: %d of %d utterances are left out%s", folder, len(dropped), len(utterances), where)
+    if dropped and skipped is not None:
         with write_atomically(skipped) as temporary:
             temporary.write_text("".join(f"{each.utt_id}\t{each.why}\n" for each in dropped), encoding="utf-8")
     if not kept:
-        raise UserError(f"{folder}: all {len(utterances)} utterances are left out, for reasons listed in {skipped}")
+        raise UserError(f"{folder}: all {len(utterances)} utterances are left out{where}")
     augment = config.data.augment if training else PLAIN
     dataset = Dataset([utterances[i] for i in kept], SAMPLE_RATE, factors, config.train.seed, augment=augment)
     return Corpus(dataset, [lengths[i] for i in kept], config.data.batch)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from asrllm import config as configs
 from asrllm import console, dist
+from asrllm.analysis import plan
 from asrllm.experiment import (
     Experiment,
     ExperimentConfig,
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--tokenizer", type=Path, required=True, help="folder of the CTC units (stage 3)")
     parse.add_argument("--exp", type=Path, required=True, help="experiment folder; a run found in it is continued")
     parse.add_argument("--ngpu", type=int, default=0, help="GPUs; 0 trains on the CPU")
+    parse.add_argument("--dry_run", action="store_true", help="print what would be done and at what cost, do nothing")
     parse.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the YAML")
     return parse
 
@@ -55,9 +57,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     seed_everything(config.train.seed)
     model = new_model(config, args.tokenizer)
-    train_set = open_corpus(args.train_data, config, model, args.exp / "skipped.train.txt", training=True)
-    valid_set = open_corpus(args.valid_data, config, model, args.exp / "skipped.valid.txt", training=False)
+    listed = (None, None) if args.dry_run else (args.exp / "skipped.train.txt", args.exp / "skipped.valid.txt")
+    train_set = open_corpus(args.train_data, config, model, listed[0], training=True)
+    valid_set = open_corpus(args.valid_data, config, model, listed[1], training=False)
     model.to(device)
+    if args.dry_run:
+        for line in plan.lines(config, model, train_set, valid_set, device) if dist.rank() == 0 else ():
+            print(line)
+        return
     ledger = Ledger()
     if config.data.cache_frames:
         ledger.parts["encoder"] = encoding_flops(train_set, model)

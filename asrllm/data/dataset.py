@@ -98,6 +98,13 @@ class Dataset:
         waves, wave_lens = pad([wave for wave, _ in items])
         return Batch(utt_ids, [text for _, text in items], waves, wave_lens)
 
+    def outline(self, indices: Sequence[int], epoch: int) -> Batch:
+        """The same examples without their audio: ids, texts and lengths."""
+        items = [self.items(epoch)[index] for index in indices]
+        texts = [" ".join(self.utterances[member].text for member in item.members) for item in items]
+        samples = torch.tensor([round(item.seconds * self.sample_rate) for item in items])
+        return Batch([item.utt_id for item in items], texts, None, samples)
+
     def _items(self, epoch: int) -> list[Item]:
         """The examples of an epoch: utterances in their order, some of them joined, then clips without speech."""
         made = []

@@ -50,10 +50,12 @@ class ModelConfig(Config):
         return names
 
     @property
-    def given_parts(self) -> set[str]:
-        """Those of them whose first weights come from a pretrained model."""
-        given = {"encoder"} if isinstance(self.encoder, PretrainedConfig) else set()
-        return given | ({"llm"} if self.llm is not None and self.llm.init == "pretrained" else set())
+    def given_parts(self) -> dict[str, str]:
+        """Those of them whose first weights come from a pretrained model, and from which."""
+        given = {"encoder": self.encoder.model} if isinstance(self.encoder, PretrainedConfig) else {}
+        if self.llm is not None and self.llm.init == "pretrained":
+            given["llm"] = self.llm.model
+        return given
 
 
 def build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
