@@ -63,6 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     joined = read_joined(args.ref, args.hyp, changes, args.id_kind, match.case_sensitive, args.filter)
     if joined.missing:
         log.warning("%s: no hypothesis, counted as deletions: %s", args.hyp, names(joined.missing))
+    if joined.ignored:
+        log.info("%s: %d segments are not to be scored", args.ref, len(joined.ignored))
     if joined.extra:
         log.warning("%s: no reference, not counted: %s", args.hyp, names(joined.extra))
 

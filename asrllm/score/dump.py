@@ -3,6 +3,7 @@
 Byte for byte as sclite writes them, but for the date. Columns are as wide as the bytes of a word, as in sclite.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from asrllm.score.align import Edit
@@ -27,6 +28,13 @@ class Writer:
             word is not None and word.confidence is not None for each in alignments for word in each.hyp_words or ()
         )
         self._correct: dict[str, tuple[str, str]] = {}
+
+    def entropies(self) -> list[float] | None:
+        """Normalised cross entropy of the confidences of each speaker, and of all; None where no word has one."""
+        if not self.has_confidence:
+            return None
+        groups = [[self.alignments[place] for place in places] for places in self.speakers.values()]
+        return [cross_entropy(group) for group in groups] + [cross_entropy(self.alignments)]
 
     def pra(self) -> Iterator[str]:
         """Pieces of `sclite -o pralign`."""
@@ -174,6 +182,26 @@ class Writer:
                     part += "," if word is None else f",{word.confidence or 0:.6f}"
             parts.append(part)
         return ":".join(parts)
+
+
+def cross_entropy(alignments: Sequence[Aligned]) -> float:
+    """How much confidences tell: 1 all, 0 nothing more than the share of correct words, below 0 less than that.
+
+    (H + sum of log2 p over correct words + sum of log2 (1 - p) over others) / H, where H is the entropy of the share of
+    correct words (NIST SCTK, doc/sclite.htm). 0 without a word or where H is 0.
+    """
+    right = wrong = 0
+    gain = 0.0
+    for each in alignments:
+        for (kind, _, hyp), word in zip(each.edits, each.hyp_words or (), strict=False):
+            right, wrong = right + (kind == "C"), wrong + (kind in "SI")
+            if hyp and word is not None:
+                sure = min(max(word.confidence or 0.0, 1e-7), 1 - 1e-7)
+                gain += math.log2(sure if kind == "C" else 1 - sure)
+    if not right or not wrong:
+        return 0.0
+    entropy = -right * math.log2(right / (right + wrong)) - wrong * math.log2(wrong / (right + wrong))
+    return (entropy + gain) / entropy
 
 
 def capitals(text: str) -> str:

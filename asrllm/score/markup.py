@@ -8,6 +8,7 @@ it keeps it; a star at the end of a word is dropped; `@` is no word at all.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 NULL = "@"
 _SPACE = " \t\n\v\f\r"
@@ -128,10 +129,11 @@ def letters(word: str, split_ascii: bool, delete_hyphens: bool) -> list[str]:
 def characters(word: Word, split_ascii: bool, delete_hyphens: bool) -> list[Word]:
     """The characters of a word, as sclite -c (NOASCII unless `split_ascii`, DH), each with its share of the time."""
     pieces = letters(word.bare, split_ascii, delete_hyphens)
-    share = word.seconds / len(pieces)
+    share = (word.start + word.seconds - word.start) / len(pieces)
+    starts = accumulate([word.start, *[share] * (len(pieces) - 1)])  # summed one by one: reports show the rounding
     return [
-        replace(word, text=f"({piece})" if word.optional else piece, start=word.start + place * share, seconds=share)
-        for place, piece in enumerate(pieces)
+        replace(word, text=f"({piece})" if word.optional else piece, start=start, seconds=share)
+        for piece, start in zip(pieces, starts, strict=True)
     ]
 
 

@@ -133,7 +133,7 @@ def time_cost(ref: Word | None, hyp: Word | None) -> float:
     if ref is None or hyp is None:
         word = hyp if ref is None else ref
         assert word is not None
-        return 0.001 if word.text == NULL else word.seconds
+        return 0.001 if word.text == NULL else word.start + word.seconds - word.start
     ends = abs((ref.start + ref.seconds) - (hyp.start + hyp.seconds))
     return abs(ref.start - hyp.start) + ends + (0.0 if equal(ref, hyp) else 0.001)
 

@@ -35,12 +35,13 @@ def write_reports(
     writer = Writer(alignments, match, characters, title)
     by_speaker = {speaker: [alignments[place] for place in places] for speaker, places in writer.speakers.items()}
     groups = {speaker: [count(each.edits) for each in members] for speaker, members in by_speaker.items()}
-    summary = table.summary(groups, unit, title)
+    sure = writer.entropies()
+    summary = table.summary(groups, unit, title, entropies=sure)
     names = "ref.trn", ROOT
     _write_texts(folder, alignments)
     pieces: dict[Report, Iterable[str]] = {
         "sys": [summary],
-        "raw": [table.summary(groups, unit, title, raw=True)] if "raw" in reports else [],
+        "raw": [table.summary(groups, unit, title, raw=True, entropies=sure)] if "raw" in reports else [],
         "pra": writer.pra(),
         "prf": writer.prf(*names, date),
         "sgml": writer.sgml(*names, date),

@@ -151,8 +151,10 @@ def _align_items(each: Utterance, unit: Unit, match: MatchConfig) -> Aligned:
     spelled = spell if unit in ("char", "mixed") else None
     ref, hyp = (items_of(side, match.optional_words, match.fragments) for side in (each.ref, each.hyp))
     steps = align_networks(network(ref, spelled), network(hyp, spelled))
-    timed = each.segment is not None
-    return Aligned(each, as_edits(steps), [word for _, _, word in steps] if timed else None)
+    if each.segment is None:
+        return Aligned(each, as_edits(steps))
+    unsaid = Word("")  # what an optional word that was left out stands against
+    return Aligned(each, as_edits(steps), [word or (unsaid if kind == "C" else None) for kind, _, word in steps])
 
 
 def score_unit(unit: Unit, alignments: Sequence[Aligned]) -> UnitScore:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from asrllm.console import UserError
 from asrllm.hypothesis import read_decoding
+from asrllm.score.timed import join_timed, read_ctm, read_stm
 from asrllm.score.transcripts import IdKind, read_text, read_trn, read_utt2spk
 from asrllm.score.utterances import Joined, Normalize, join, join_trn
 
@@ -19,8 +20,8 @@ def read_joined(
     """Read and join references and hypotheses.
 
     Args:
-        ref: Kaldi directory, or a file: `.trn`, or Kaldi's `text` with `utt2spk` beside it.
-        hyp: folder of a decoding, or a file: `.trn`, Kaldi `text`.
+        ref: Kaldi directory, or a file: `.trn`, `.stm`, or Kaldi's `text` with `utt2spk` beside it.
+        hyp: folder of a decoding, or a file: `.trn`, `.ctm` for `.stm`, Kaldi `text`.
         normalize: applied to both sides; None for no normaliser at all.
         id_kind: of trn files.
         case_sensitive: as in `asrllm.score.transcripts.read_trn`.
@@ -29,13 +30,20 @@ def read_joined(
     Raises:
         UserError: files that do not go together, or that are broken.
     """
-    if (ref.suffix == ".trn") != (hyp.suffix == ".trn"):
-        raise UserError(f"--ref {ref} and --hyp {hyp}: a trn file goes with another trn file")
-    if ref.suffix == ".trn":
-        if wer_filter is not None:
-            raise UserError(f"--filter {wer_filter} reads Kaldi text, found trn files: filter them beforehand")
-        refs, hyps = (read_trn(path, id_kind, case_sensitive) for path in (ref, hyp))
-        return join_trn(refs, hyps, normalize)
+    kinds = ref.suffix, hyp.suffix
+    if kinds != (".trn", ".trn") and kinds != (".stm", ".ctm") and {".trn", ".stm", ".ctm"} & set(kinds):
+        raise UserError(f"--ref {ref} and --hyp {hyp}: expected two .trn files, or .stm and .ctm, or Kaldi's text")
+    if wer_filter is not None and kinds[0] in (".trn", ".stm"):
+        raise UserError(f"--filter {wer_filter} reads Kaldi text, found {ref} and {hyp}: filter them beforehand")
+    if kinds[0] == ".trn":
+        refs = read_trn(ref, id_kind, case_sensitive)
+        return join_trn(refs, read_trn(hyp, id_kind, case_sensitive), normalize)
+    if kinds[0] == ".stm":
+        return join_timed(read_stm(ref, case_sensitive), read_ctm(hyp, case_sensitive), normalize)
+    return _join_kaldi(ref, hyp, normalize or _squeezed, wer_filter)
+
+
+def _join_kaldi(ref: Path, hyp: Path, normalize: Normalize, wer_filter: Path | None) -> Joined:
     folder = ref if ref.is_dir() else ref.parent
     texts = read_text(ref / "text" if ref.is_dir() else ref)
     speakers = read_utt2spk(folder / "utt2spk") if (folder / "utt2spk").exists() or ref.is_dir() else {}
@@ -46,7 +54,7 @@ def read_joined(
     sides = texts, _texts(hyp)
     if wer_filter is not None:
         sides = _filtered(sides[0], wer_filter), _filtered(sides[1], wer_filter)
-    return join(*sides, speakers, normalize or _squeezed)
+    return join(*sides, speakers, normalize)
 
 
 def _texts(hyp: Path) -> dict[str, str]:

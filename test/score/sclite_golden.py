@@ -17,6 +17,8 @@ SCLITE = shutil.which("sclite") or "/usr/lib/sctk/bin/sclite"
 REPORTS = {"sys": "sum", "raw": "rsum", "pra": "pralign", "prf": "prf", "dtl": "dtl", "spk": "spk", "sgml": "sgml"}
 WORDS = ["a", "an", "the", "cat", "sat", "on", "that", "mat", "don't", "go"]
 MARKED = ["a", "an", "The", "cat", "sat", "on", "th-", "-at", "(uh)", "(the)", "ab-", "café", "a-b", "y*"]
+TIMED = ["a", "b", "Hello", "th-", "(uh)", "we", "ok"]
+TIMED_CASES = [("timed", [], False), ("confident", ["-D", "-F"], True)]
 HAN = ["我", "你好", "爱", "他们", "ok", "iPhone", "a-b", "去", "-", "九十"]
 
 
@@ -80,10 +82,48 @@ def write_pairs(case: Case, folder: Path) -> None:
         (folder / name).write_text("".join(lines), encoding="utf-8")
 
 
+def write_timed(folder: Path, seed: int, confident: bool) -> None:
+    """Write ref.stm and hyp.ctm: three files of two channels, with labels, alternatives and ignored segments."""
+    generator = random.Random(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    segments: list[str] = []
+    heard_words: list[str] = []
+    for channel in (f"file{number} {side}" for number in range(3) for side in "AB"):
+        now = 0.0
+        for _ in range(generator.randint(2, 6)):
+            words, start = generator.choices(TIMED, k=generator.randint(1, 8)), now
+            for word in words:
+                heard_words += heard_at(channel, now, word, generator, confident)
+                now += 0.25
+            end = now + generator.choice([-0.15, 0.0, 0.1])
+            text = " ".join(words) + generator.choice(["", " { x / y z / @ }"])
+            text = "IGNORE_TIME_SEGMENT_IN_SCORING" if generator.random() < 0.15 else text
+            label = generator.choice(["", "<o,f0,male> "])
+            segments.append(f"{channel} spk{generator.randint(0, 2)} {start:.2f} {end:.2f} {label}{text}")
+            now = max(end, now) + generator.choice([0.0, 0.2])
+    (folder / "ref.stm").write_text("\n".join(segments) + "\n")
+    (folder / "hyp.ctm").write_text("\n".join(heard_words) + "\n")
+
+
+def heard_at(channel: str, now: float, word: str, generator: random.Random, confident: bool) -> list[str]:
+    """Lines of a ctm file for one word, which may be lost or one of two alternatives."""
+    if generator.random() < 0.1:
+        return []
+    sure = f" {generator.random():.3f}" if confident else ""
+    seconds = generator.choice([0.2, 0.13, 0.31])
+    line = f"{channel} {now:.2f} {seconds:.2f} {word if generator.random() < 0.7 else generator.choice(TIMED)}{sure}"
+    if generator.random() > 0.1:
+        return [line]
+    other = [f"{channel} {now:.2f} {seconds:.2f} {generator.choice(TIMED)}{sure}"] * generator.randint(0, 1)
+    begin, between, end = (f"{channel} * * <{mark}>" for mark in ("ALT_BEGIN", "ALT", "ALT_END"))
+    return [begin, line, between, *other, end]
+
+
 def run_sclite(folder: Path, report: str, options: Sequence[str]) -> str:
-    """One report on ref.trn and hyp.trn of a folder, its date replaced, tags behind semicolons removed."""
-    command = [SCLITE, *["-r", "ref.trn", "trn", "-h", "hyp.trn", "trn", "-i", "spu_id", "-e", "utf-8", "-f", "0"]]
-    command += ["-o", REPORTS[report], "stdout", *options]
+    """One report on ref.trn and hyp.trn, or ref.stm and hyp.ctm, of a folder; its date replaced."""
+    timed = (folder / "ref.stm").exists()
+    files = "-r ref.stm stm -h hyp.ctm ctm" if timed else "-r ref.trn trn -h hyp.trn trn -i spu_id"
+    command = [SCLITE, *files.split(), "-e", "utf-8", "-f", "0", "-o", REPORTS[report], "stdout", *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, check=True)
     return re.sub(r'(?<=reation.date[=:])( ?)"[^"]*"', r'\1"DATE"', done.stdout.decode("utf-8"))
 
@@ -91,10 +131,13 @@ def run_sclite(folder: Path, report: str, options: Sequence[str]) -> str:
 def main() -> None:
     """Write the folder of every case."""
     for case in CASES:
-        folder = FOLDER / case.name
-        write_pairs(case, folder)
+        write_pairs(case, FOLDER / case.name)
+    for name, _, confident in TIMED_CASES:
+        write_timed(FOLDER / name, 8, confident)
+    every = [*((case.name, case.options) for case in CASES), *((name, options) for name, options, _ in TIMED_CASES)]
+    for name, options in every:
         for report in REPORTS:
-            (folder / f"{report}.txt").write_text(run_sclite(folder, report, case.options), encoding="utf-8")
+            (FOLDER / name / f"{report}.txt").write_text(run_sclite(FOLDER / name, report, options), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from asrllm.score.align import count
 from asrllm.score.dump import Writer
 from asrllm.score.listing import Tally, of_speaker, overall
 from asrllm.score.scoring import Aligned, MatchConfig, Unit, align_set, splitter
-from asrllm.score.transcripts import read_trn
-from asrllm.score.utterances import join_trn
+from asrllm.score.sources import read_joined
 from asrllm.text.normalize import normalizer
 
 spec = importlib.util.spec_from_file_location("sclite_golden", Path(__file__).parent / "sclite_golden.py")
@@ -37,25 +36,33 @@ def aligned(folder: Path, options: list[str]) -> tuple[list[Aligned], Unit, Matc
         delete_hyphens="DH" in options,
     )
     unit: Unit = "word" if "-c" not in options else "mixed" if "NOASCII" in options else "char"
-    refs, hyps = (read_trn(folder / name, case_sensitive=match.case_sensitive) for name in ("ref.trn", "hyp.trn"))
+    joined = read_joined(*files(folder), None, "spu_id", match.case_sensitive, None)
     split = splitter(unit, normalizer("mandarin"), match, None)  # no character between words
-    return align_set(join_trn(refs, hyps, None), unit, match, split), unit, match
+    return align_set(joined, unit, match, split), unit, match
+
+
+def files(folder: Path) -> tuple[Path, Path]:
+    """Reference and hypothesis of a folder."""
+    timed = (folder / "ref.stm").exists()
+    return (folder / "ref.stm", folder / "hyp.ctm") if timed else (folder / "ref.trn", folder / "hyp.trn")
 
 
 def reports(folder: Path, options: list[str]) -> Iterator[tuple[str, str]]:
     """Name and text of each report."""
     alignments, unit, match = aligned(folder, options)
-    writer = Writer(alignments, match, unit != "word", "hyp.trn")
+    ref, hyp = (path.name for path in files(folder))
+    writer = Writer(alignments, match, unit != "word", hyp)
+    sure = writer.entropies()
     groups = {name: [alignments[place] for place in places] for name, places in writer.speakers.items()}
     counts = {name: [count(each.edits) for each in members] for name, members in groups.items()}
     shown: Unit = "word" if unit == "word" else "char"
-    yield "sys", table.summary(counts, shown, "hyp.trn")
-    yield "raw", table.summary(counts, shown, "hyp.trn", raw=True)
+    yield "sys", table.summary(counts, shown, hyp, entropies=sure)
+    yield "raw", table.summary(counts, shown, hyp, raw=True, entropies=sure)
     yield "pra", "".join(writer.pra())
-    yield "prf", "".join(writer.prf("ref.trn", "hyp.trn", "DATE"))
-    yield "sgml", "".join(writer.sgml("ref.trn", "hyp.trn", "DATE"))
-    yield "dtl", overall(Tally().add(alignments), "hyp.trn")
-    yield "spk", "".join(of_speaker(Tally().add(members), name, "hyp.trn") for name, members in groups.items())
+    yield "prf", "".join(writer.prf(ref, hyp, "DATE"))
+    yield "sgml", "".join(writer.sgml(ref, hyp, "DATE"))
+    yield "dtl", overall(Tally().add(alignments), hyp)
+    yield "spk", "".join(of_speaker(Tally().add(members), name, hyp) for name, members in groups.items())
 
 
 @pytest.mark.parametrize("case", golden.CASES, ids=lambda case: case.name)
@@ -72,6 +79,24 @@ def test_reports_are_those_of_sclite_on_many_new_cases(case, tmp_path: Path) -> 
     golden.write_pairs(many, tmp_path)
     for name, text in reports(tmp_path, list(case.options)):
         assert text == golden.run_sclite(tmp_path, name, case.options), name
+
+
+@pytest.mark.parametrize("case", golden.TIMED_CASES, ids=lambda case: case[0])
+def test_timed_reports_are_the_frozen_ones_of_sclite(case) -> None:
+    folder = golden.FOLDER / case[0]
+    for name, text in reports(folder, case[1]):
+        assert text == (folder / f"{name}.txt").read_text(), name
+
+
+@needs_sclite
+@pytest.mark.parametrize("seed", range(12))
+def test_timed_reports_are_those_of_sclite_on_new_cases(seed: int, tmp_path: Path) -> None:
+    options = [[], ["-D", "-F"], ["-s"], ["-c"]][seed % 4]
+    golden.write_timed(tmp_path, 100 + seed, confident=seed % 3 == 0)
+    for name, text in reports(tmp_path, options):
+        theirs = golden.run_sclite(tmp_path, name, options)
+        if "nan" not in theirs:  # sclite's entropy of a speaker who made no error
+            assert text == theirs, name
 
 
 @needs_sclite
