@@ -14,6 +14,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "sclite"
 SCLITE = shutil.which("sclite") or "/usr/lib/sctk/bin/sclite"
+STATS = [str(Path(SCLITE).with_name("sc_stats"))]
 REPORTS = {"sys": "sum", "raw": "rsum", "pra": "pralign", "prf": "prf", "dtl": "dtl", "spk": "spk", "sgml": "sgml"}
 WORDS = ["a", "an", "the", "cat", "sat", "on", "that", "mat", "don't", "go"]
 MARKED = ["a", "an", "The", "cat", "sat", "on", "th-", "-at", "(uh)", "(the)", "ab-", "café", "a-b", "y*"]
@@ -128,10 +129,39 @@ def run_sclite(folder: Path, report: str, options: Sequence[str]) -> str:
     return re.sub(r'(?<=reation.date[=:])( ?)"[^"]*"', r'\1"DATE"', done.stdout.decode("utf-8"))
 
 
+def write_systems(folder: Path, seed: int, pairs: int) -> None:
+    """Write a.sgml and b.sgml: two systems of which one is a little better."""
+    case = Case("systems", [], WORDS, False, pairs, seed)
+    write_pairs(case, folder)
+    generator = random.Random(seed)
+    lines = []
+    for line in (folder / "hyp.trn").read_text().splitlines():
+        words, bracket, utt_id = line.rpartition("(")
+        kept = (word if generator.random() > 0.04 else generator.choice(WORDS) for word in words.split())
+        lines.append(" ".join([*kept, bracket + utt_id]))
+    (folder / "hyp.trn").rename(folder / "a.trn")
+    (folder / "b.trn").write_text("\n".join(lines) + "\n")
+    for name in "ab":
+        shutil.copy(folder / f"{name}.trn", folder / "hyp.trn")
+        text = run_sclite(folder, "sgml", []).replace("hyp.trn", name)
+        (folder / f"{name}.sgml").write_text(text)
+    (folder / "hyp.trn").unlink()
+
+
+def run_sc_stats(folder: Path) -> str:
+    """What sc_stats says of a.sgml and b.sgml: matched pairs and McNemar, in detail."""
+    both = "".join((folder / f"{name}.sgml").read_text() for name in "ab")
+    command = [*STATS, "-p", "-t", "mapsswe", "mcn", "sign", "-v", "-n", "-"]
+    done = subprocess.run(command, input=both, capture_output=True, text=True, check=True)
+    return "\n".join(line.rstrip() for line in done.stdout.splitlines() if line.strip()) + "\n"
+
+
 def main() -> None:
     """Write the folder of every case."""
     for case in CASES:
         write_pairs(case, FOLDER / case.name)
+    write_systems(FOLDER / "systems", 9, 150)
+    (FOLDER / "systems" / "sc_stats.txt").write_text(run_sc_stats(FOLDER / "systems"))
     for name, _, confident in TIMED_CASES:
         write_timed(FOLDER / name, 8, confident)
     every = [*((case.name, case.options) for case in CASES), *((name, options) for name, options, _ in TIMED_CASES)]
