@@ -151,7 +151,7 @@ def write_systems(folder: Path, seed: int, pairs: int) -> None:
 def run_sc_stats(folder: Path) -> str:
     """What sc_stats says of a.sgml and b.sgml: matched pairs and McNemar, in detail."""
     both = "".join((folder / f"{name}.sgml").read_text() for name in "ab")
-    command = [*STATS, "-p", "-t", "mapsswe", "mcn", "sign", "-v", "-n", "-"]
+    command = [*STATS, "-p", "-t", "mapsswe", "mcn", "-v", "-n", "-"]
     done = subprocess.run(command, input=both, capture_output=True, text=True, check=True)
     return "\n".join(line.rstrip() for line in done.stdout.splitlines() if line.strip()) + "\n"
 
