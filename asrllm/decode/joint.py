@@ -90,7 +90,8 @@ def joint_search(
     weights = config.weights.given()
     frames, frame_lens = model.encode(batch)
     batch = replace(batch, frames=frames, frame_lens=frame_lens)
-    scorers: dict[str, Scorer[Any]] = {"llm": LlmScorer(model.llm, *model.prefix(batch), max(limits))}
+    scorer = LlmScorer(model.llm, *model.prefix(batch), max(limits), model.heard(batch))
+    scorers: dict[str, Scorer[Any]] = {"llm": scorer}
     if lm is not None:
         scorers["lm"] = _lm_scorer(lm, model, len(batch), max(limits))
     raters: dict[str, CandidateScorer[Any]] = {}

@@ -5,7 +5,7 @@ all. It does not know of beams, limits or other scorers. A `Scorer` gives the sc
 hypothesis may go on; a `CandidateScorer` only scores what was proposed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -47,11 +47,21 @@ class SpeechModel(Protocol):
     def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings (B, L, H) before the transcript, zeros past the end, and their lengths (B,)."""
 
+    def heard(self, batch: Batch) -> "Heard | None":
+        """What the LLM hears beside the prefix, by cross-attention; None without."""
+
     def encode(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Encoder frames (B, T, D) and lengths (B,); those in the batch if it carries some."""
 
     def ctc_log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Frame-wise log-probabilities (B, T, V) and lengths (B,)."""
+
+
+class Heard(Protocol):
+    """Speech that an LLM with cross-attention hears, constant over the search."""
+
+    def select(self, rows: torch.Tensor) -> "Heard":
+        """That of the utterances `rows` (B',)."""
 
 
 class Scorer(Protocol[State]):
@@ -94,6 +104,7 @@ class LlmState:
     cache: TreeCache
     visible: torch.Tensor  # (B, K, columns) bool: the columns of the cache that are this hypothesis' past
     positions: torch.Tensor  # (B,) int64: position of the next token, the same for all hypotheses of an utterance
+    heard: Heard | None = None
 
 
 class LlmScorer:
@@ -105,8 +116,17 @@ class LlmScorer:
 
     bounds = (-torch.inf, 0.0)
 
-    def __init__(self, llm: PreTrainedModel, embeds: torch.Tensor, lens: torch.Tensor, max_tokens: int) -> None:
+    def __init__(
+        self,
+        llm: PreTrainedModel,
+        embeds: torch.Tensor,
+        lens: torch.Tensor,
+        max_tokens: int,
+        heard: Heard | None = None,
+    ) -> None:
         """Score continuations of `embeds` (B, L, H), real up to `lens` (B,), by at most `max_tokens` tokens.
+
+        `heard` is handed to the layers of the model in every pass.
 
         Raises:
             UserError: the model keeps a state that cannot be branched, or its context is too short.
@@ -115,6 +135,7 @@ class LlmScorer:
         self.llm = llm
         self.embeds = embeds
         self.lens = lens
+        self.heard = heard
 
     def start(self) -> tuple[torch.Tensor, LlmState]:
         """Read all prefixes; padding lies behind the real positions, so causal attention never sees it."""
@@ -129,10 +150,16 @@ class LlmScorer:
 
         handle = self.llm.get_output_embeddings().register_forward_pre_hook(keep_last)
         try:
-            output = self.llm(inputs_embeds=self.embeds, position_ids=positions, past_key_values=cache, use_cache=True)
+            output = self.llm(
+                inputs_embeds=self.embeds,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                heard=self.heard,
+            )
         finally:
             handle.remove()
-        return _log_probs(output.logits), LlmState(cache, real(self.lens, size)[:, None], self.lens)
+        return _log_probs(output.logits), LlmState(cache, real(self.lens, size)[:, None], self.lens, self.heard)
 
     def score(self, tokens: torch.Tensor, state: LlmState) -> tuple[torch.Tensor, LlmState]:
         """Add a column for each token; a hypothesis sees its past and its own column."""
@@ -148,8 +175,9 @@ class LlmScorer:
             attention_mask=mask[:, None],
             past_key_values=state.cache,
             use_cache=True,
+            heard=state.heard,
         )
-        return _log_probs(output.logits), LlmState(state.cache, visible, state.positions + 1)
+        return _log_probs(output.logits), replace(state, visible=visible, positions=state.positions + 1)
 
     def select(self, state: LlmState, rows: torch.Tensor) -> LlmState:
         """Reorder the mask; touch the cache only when utterances leave or half of its columns are dead."""
@@ -158,12 +186,13 @@ class LlmScorer:
         alive = visible.any(dim=1)
         needed = int(alive.sum(dim=1).max())
         if len(rows) == utterances and size <= 2 * needed:
-            return LlmState(state.cache, visible, state.positions)
+            return replace(state, visible=visible)
         kept = rows[:, 0] // beam
         columns = alive.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :needed]
         state.cache.keep(kept, columns)
         visible = visible.gather(2, columns[:, None].expand(-1, visible.shape[1], -1))
-        return LlmState(state.cache, visible, state.positions[kept])
+        heard = None if state.heard is None else state.heard.select(kept)
+        return LlmState(state.cache, visible, state.positions[kept], heard)
 
 
 def check_llm(llm: PreTrainedModel, size: int) -> None:

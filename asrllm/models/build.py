@@ -9,9 +9,11 @@ from torch import nn
 from asrllm.config import Config
 from asrllm.console import UserError
 from asrllm.models.conformer import Conformer, ConformerConfig
+from asrllm.models.cross_attention import CrossAttention, CrossAttentionConfig
 from asrllm.models.ctc import CtcHead
 from asrllm.models.llm import LlmConfig, embed, load_llm, width
 from asrllm.models.lora import attach
+from asrllm.models.prefix import PrefixConfig
 from asrllm.models.pretrained import PretrainedConfig, PretrainedEncoder
 from asrllm.models.projector import (
     LinearConfig,
@@ -32,6 +34,7 @@ class ModelConfig(Config):
     encoder: ConformerConfig | PretrainedConfig = pydantic.Field(discriminator="type")
     projector: ProjectorConfig | None = None
     llm: LlmConfig | None = None
+    interface: PrefixConfig | CrossAttentionConfig = pydantic.Field(default=PrefixConfig(), discriminator="type")
     intermediate_units: Literal["same", "character"] = "same"  # of the loss ctc_intermediate
     prompt: PromptConfig = PromptConfig()
 
@@ -39,6 +42,8 @@ class ModelConfig(Config):
     def _together(self) -> "ModelConfig":
         if (self.projector is None) != (self.llm is None):
             raise ValueError("projector and llm are given together or not at all")
+        if self.llm is None and self.interface.type != "prefix":
+            raise ValueError("interface is given, but no llm")
         return self
 
     @property
@@ -47,6 +52,7 @@ class ModelConfig(Config):
         names = ["encoder", "ctc"]
         if self.llm is not None:
             names += ["projector", "llm", *(["llm.lora"] if self.llm.lora else [])]
+            names += ["cross"] if self.interface.type == "cross_attention" else []
         return names
 
     @property
@@ -84,4 +90,5 @@ def build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
             projector = PosteriorProjector(config.projector, encoder.dim, width(llm), units, partial(embed, llm))
     adapters = attach(llm, config.llm.lora) if config.llm.lora else None
     language = Language(units, lower, tokens, tokenize(config.prompt, tokens))
-    return SpeechLLM(language, encoder, ctc, projector, llm, adapters)
+    cross = CrossAttention(config.interface, llm) if config.interface.type == "cross_attention" else None
+    return SpeechLLM(language, encoder, ctc, projector, llm, adapters, cross)

@@ -100,6 +100,13 @@ def logits(llm: Any, hidden: torch.Tensor) -> torch.Tensor:
     return llm.get_output_embeddings()(hidden)
 
 
+def layers(llm: Any) -> list[nn.Module]:
+    """The layers of the LLM's body, from the embeddings on."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [layer for layer in llm.base_model.modules() if isinstance(layer, GradientCheckpointingLayer)]
+
+
 def width(llm: Any) -> int:
     """H, the width of the embeddings."""
     return int(llm.get_input_embeddings().weight.shape[1])

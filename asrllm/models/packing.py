@@ -40,6 +40,7 @@ class Layout:
     lens: list[int]  # own positions of each utterance
     positions: torch.Tensor  # (1, positions) int64, counted per utterance
     shared_mask: torch.Tensor  # (1, 1, shared, shared)
+    at_once: int  # utterances of a group, but for the last
     groups: list[Group]
 
 
@@ -53,7 +54,8 @@ def lay_out(shared: int, lens: list[int], like: torch.Tensor, at_once: int | Non
     members = [lens[first : first + step] for first in range(0, len(lens), step)]
     own = [torch.arange(shared, shared + size, device=device) for size in lens]
     positions = torch.cat([torch.arange(shared, device=device), *own])[None]
-    return Layout(shared, lens, positions, _causal(0, shared, like), [_group(shared, each, like) for each in members])
+    groups = [_group(shared, each, like) for each in members]
+    return Layout(shared, lens, positions, _causal(0, shared, like), step, groups)
 
 
 def _group(shared: int, lens: list[int], like: torch.Tensor) -> Group:
@@ -125,18 +127,18 @@ def attend(
     if layout.shared:
         mixed.append(inner(module, shared_query, shared_key, shared_value, layout.shared_mask, **settings)[0])
     for group, *own in zip(layout.groups, queries, keys, values, strict=True):
-        one, other, third = (_stand(each, group) for each in own)
+        one, other, third = (stand(each, group) for each in own)
         other, third = _behind(shared_key, other), _behind(shared_value, third)
-        mixed.append(_lie(inner(module, one, other, third, group.mask, **settings)[0], group))
+        mixed.append(lie(inner(module, one, other, third, group.mask, **settings)[0], group))
     return torch.cat(mixed, 1), None
 
 
-def _stand(heads: torch.Tensor, group: Group) -> torch.Tensor:
+def stand(heads: torch.Tensor, group: Group) -> torch.Tensor:
     """(1, heads, size, d) as (G, heads, L, d)."""
     return heads if len(group.places) == 1 else heads[0][:, group.places].transpose(0, 1)
 
 
-def _lie(mixed: torch.Tensor, group: Group) -> torch.Tensor:
+def lie(mixed: torch.Tensor, group: Group) -> torch.Tensor:
     """(G, L, heads, d) as (1, size, heads, d)."""
     return mixed if len(group.places) == 1 else mixed.flatten(0, 1)[group.real][None]
 

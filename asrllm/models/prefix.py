@@ -5,13 +5,22 @@ utterance's result does not depend on its batch mates.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
+from asrllm.batch import real
+from asrllm.config import Config
 from asrllm.models import llm as llms
 from asrllm.models import packing
 from asrllm.text.prompt import Prompt
+
+
+class PrefixConfig(Config):
+    """Speech lies among the embeddings of the text."""
+
+    type: Literal["prefix"] = "prefix"
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,8 @@ def join(
 ) -> Sequence:
     """Speech, text after, and the transcript's tokens if given.
 
+    Where nothing at all precedes the transcript, zeros do, for its first token to follow on.
+
     Args:
         llm: its embeddings are used.
         prompt: gives the text after the audio; the text before is the same for all and runs once, see `body`.
@@ -39,9 +50,12 @@ def join(
         tokens: transcript tokens per utterance.
     """
     texts = [prompt.after + row for row in tokens] if tokens is not None else [prompt.after] * len(speech)
-    text_lens, sizes = [len(text) for text in texts], speech_lens.tolist()
+    least = 0 if prompt.before or prompt.after else 1
+    text_lens, sizes = [len(text) for text in texts], [max(size, least) for size in speech_lens.tolist()]
+    speech = nn.functional.pad(speech, (0, 0, 0, max(0, least - speech.shape[1])))
     ids = torch.tensor([token for text in texts for token in text], dtype=torch.int64, device=speech.device)
     embedded = llms.embed(llm, ids).to(speech.dtype).split(text_lens)
+    speech = speech * real(speech_lens, speech.shape[1])[..., None]
     pieces = [piece for row, size, text in zip(speech, sizes, embedded, strict=True) for piece in (row[:size], text)]
     return Sequence(torch.cat(pieces), [sum(pair) for pair in zip(sizes, text_lens, strict=True)])
 
@@ -51,8 +65,11 @@ def before(llm: Any, prompt: Prompt, like: torch.Tensor) -> torch.Tensor:
     return llms.embed(llm, torch.tensor(prompt.before, dtype=torch.int64, device=like.device)).to(like.dtype)
 
 
-def body(llm: Any, prompt: Prompt, sequence: Sequence) -> torch.Tensor:
-    """Final hidden states (positions of all, H) of `sequence`, after the text before the audio, which runs once."""
+def body(llm: Any, prompt: Prompt, sequence: Sequence, heard: Any = None) -> torch.Tensor:
+    """Final hidden states (positions of all, H) of `sequence`, after the text before the audio, which runs once.
+
+    `heard` is what blocks of cross-attention hear, if there are any.
+    """
     row = torch.cat([before(llm, prompt, sequence.embeds), sequence.embeds])[None]
     layout = packing.lay_out(len(prompt.before), sequence.lens, row)
     hidden = llm.base_model(
@@ -61,5 +78,6 @@ def body(llm: Any, prompt: Prompt, sequence: Sequence) -> torch.Tensor:
         attention_mask=layout.shared_mask,  # one of four dimensions, so that the library makes none of its own
         use_cache=False,
         layout=layout,
+        heard=heard,
     ).last_hidden_state
     return hidden[0, layout.shared :]

@@ -1,4 +1,4 @@
-"""SpeechLLM: named parts (encoder, ctc, projector, llm, llm.lora) and the losses and prefixes made from them.
+"""SpeechLLM: named parts (encoder, ctc, projector, llm, llm.lora, cross) and the losses and prefixes made from them.
 
 It never freezes a part, never reads a training plan, never touches a path.
 """
@@ -15,6 +15,7 @@ from asrllm.batch import Batch, Loss, pad, repeat
 from asrllm.flops import Flops, Work, longest, matrices
 from asrllm.models import llm as llms
 from asrllm.models import packing, prefix
+from asrllm.models.cross_attention import CrossAttention, Heard
 from asrllm.models.ctc import CtcHead, consistency_loss, ctc_loss
 from asrllm.models.projector import PosteriorProjector
 from asrllm.text.llm_tokenizer import LlmTokenizer
@@ -36,7 +37,10 @@ class Language:
 
 
 class SpeechLLM(nn.Module):
-    """A speech encoder with a CTC head, and, if given, a projector into an LLM and adapters on the LLM."""
+    """A speech encoder with a CTC head, and, if given, a projector into an LLM, adapters and cross-attention in that.
+
+    Speech lies in the row that the LLM reads or, where there is cross-attention, is heard by that.
+    """
 
     def __init__(
         self,
@@ -46,11 +50,13 @@ class SpeechLLM(nn.Module):
         projector: nn.Module | None,
         llm: nn.Module | None,
         adapters: nn.Module | None = None,
+        cross: CrossAttention | None = None,
     ) -> None:
         super().__init__()
         self.language = language
         self.encoder: Any = encoder
         self.ctc, self.projector, self.adapters = ctc, projector, adapters
+        self.cross = cross
         self.llm: Any = llm
         if llm is not None:
             packing.use(llm)
@@ -59,7 +65,7 @@ class SpeechLLM(nn.Module):
     def parts(self) -> dict[str, nn.Module]:
         """The parts that are there, by name."""
         named = {"encoder": self.encoder, "ctc": self.ctc, "projector": self.projector, "llm": self.llm}
-        named["llm.lora"] = self.adapters
+        named |= {"llm.lora": self.adapters, "cross": self.cross}
         return {name: part for name, part in named.items() if part is not None}
 
     @property
@@ -151,7 +157,7 @@ class SpeechLLM(nn.Module):
         if speech_lens is None:  # a hypothesis has about as many tokens as the transcript
             speech_lens = (targets - 1).minimum(frames) if spells else projector.output_lens(frames)
         speech, first = speech_lens.cpu(), len(self._prompt().before)
-        lens = speech + len(self._prompt().after) + targets - 1
+        lens = self._in_row(frames, speech)[1] + len(self._prompt().after) + targets - 1
         projected = projector.flops(frames, speech), projector.flops(longest(frames), longest(speech))
         done = [Work("projector", *projected, below)]
         if spells:
@@ -159,12 +165,15 @@ class SpeechLLM(nn.Module):
             done.append(Work("llm", table(speech), table(longest(speech)), below))
         rows = llms.flops(self.llm, lens, past=first, targets=int(targets.sum()))
         before = llms.flops(self.llm, torch.tensor([first]))  # runs once for the batch, which lies in one row
-        adapters = frozenset({"llm.lora"})
+        adapters = frozenset({"llm.lora", "cross"})
         done.append(Work("llm", before, before, adapters))
         done.append(Work("llm", rows, rows, below | adapters | {"projector"}))
         if self.adapters is not None:
-            each = Flops(weights=2.0 * matrices(self.adapters) * (first + float(lens.sum())))
-            done.append(Work("llm.lora", each, each, below | {"projector"}))
+            adapted = Flops(weights=2.0 * matrices(self.adapters) * (first + float(lens.sum())))
+            done.append(Work("llm.lora", adapted, adapted, below | {"projector", "cross"}))
+        if self.cross is not None:
+            crossed = self.cross.flops(lens, speech)
+            done.append(Work("cross", crossed, crossed, below | {"projector", "llm", "llm.lora"}))
         return done
 
     def _views(self, losses: tuple[str, ...]) -> int:
@@ -184,10 +193,14 @@ class SpeechLLM(nn.Module):
         """Text before, speech, text after: embeddings (B, L, H), real positions first, and their lengths."""
         frames, lens = self.encode(batch)
         prompt = self._prompt()
-        sequence = prefix.join(self.llm, prompt, *self._speech(frames, lens, None))
+        sequence = prefix.join(self.llm, prompt, *self._in_row(*self._speech(frames, lens, None)))
         before = prefix.before(self.llm, prompt, sequence.embeds)
         embeds, prefix_lens = pad([torch.cat([before, row]) for row in sequence.embeds.split(sequence.lens)])
         return embeds, prefix_lens.to(embeds.device)
+
+    def heard(self, batch: Batch) -> Heard | None:
+        """What the LLM hears beside the prefix: nothing, where there is no cross-attention."""
+        return None if self.cross is None else self.cross.listen(*self._speech(*self.encode(batch), None))
 
     def llm_log_probs(self, batch: Batch) -> torch.Tensor:
         """What the LLM gives (targets, V) at each token of the transcripts and their ends, all in a row."""
@@ -212,6 +225,10 @@ class SpeechLLM(nn.Module):
             log_probs = self.ctc(frames)
         return self.projector(frames, lens, log_probs)
 
+    def _in_row(self, speech: torch.Tensor, lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The speech that lies among the text."""
+        return (speech, lens) if self.cross is None else (speech[:, :0], torch.zeros_like(lens))
+
     def _llm_loss(self, batch: Batch, frames: torch.Tensor, lens: torch.Tensor, log_probs: torch.Tensor | None) -> Loss:
         """Cross-entropy of the transcript and its end token; logits at those positions only, some at a time."""
         hidden, gold, speech_lens = self._at_targets(batch, frames, lens, log_probs)
@@ -235,8 +252,10 @@ class SpeechLLM(nn.Module):
         the speech positions (B,)."""
         transcripts = self._transcripts(batch)
         speech, speech_lens = self._speech(frames, lens, log_probs)
-        sequence = prefix.join(self.llm, self._prompt(), speech, speech_lens, [row[:-1] for row in transcripts])
-        hidden = prefix.body(self.llm, self._prompt(), sequence)
+        heard = None if self.cross is None else self.cross.listen(speech, speech_lens)
+        row = self._in_row(speech, speech_lens)
+        sequence = prefix.join(self.llm, self._prompt(), *row, [row[:-1] for row in transcripts])
+        hidden = prefix.body(self.llm, self._prompt(), sequence, heard)
         # The tokens of a transcript are predicted at the last positions of its utterance.
         ends = itertools.accumulate(sequence.lens)
         where = [torch.arange(end - len(row), end) for end, row in zip(ends, transcripts, strict=True)]
@@ -251,5 +270,7 @@ class SpeechLLM(nn.Module):
         return [[*self.llm_tokenizer.encode_transcript(text), self._prompt().end] for text in batch.texts]
 
     def _prompt(self) -> Prompt:
-        assert self.language.prompt is not None, "no LLM in this experiment"
-        return self.language.prompt
+        """The prompt; where all its text hears the speech, none of it comes before."""
+        prompt = self.language.prompt
+        assert prompt is not None, "no LLM in this experiment"
+        return prompt if self.cross is None else Prompt([], prompt.before + prompt.after, prompt.end)

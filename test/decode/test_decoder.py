@@ -37,6 +37,9 @@ class Toy:
     def encode(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.zeros(len(batch), 0, 1), torch.zeros(len(batch), dtype=torch.long)
 
+    def heard(self, batch: Batch) -> None:
+        return None
+
     def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         frames = batch.waves[:, : batch.waves.shape[1] // 1600 * 1600].unflatten(1, (-1, 1600))[..., :16]
         return frames, batch.wave_lens // 1600

@@ -40,6 +40,9 @@ class Heard:
     def encode(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.zeros(len(batch), 0, 1), torch.zeros(len(batch), dtype=torch.long)
 
+    def heard(self, batch: Batch) -> None:
+        return None
+
     def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         return self.embeds, torch.full((len(batch),), 3)
 
