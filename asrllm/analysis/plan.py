@@ -93,7 +93,7 @@ def _mean_cost(config: ExperimentConfig, model: SpeechLLM, epoch: Epoch, phase: 
     work = [each for batch in outlines for each in model.work(batch, tuple(phase.losses))]
     if config.data.cache_frames:
         work = [each for each in work if each.part != "encoder"]
-    cost = step_cost(work, model.parts, phase.train, torch.device("cpu"))
+    cost = step_cost(work, model.parts, phase.train, torch.device("cpu"), model.recomputed)
     share = config.train.accumulate / len(outlines)
     parts = {name: flops * share for name, flops in cost.parts.items()}
     return Cost(parts, cost.padding * share, cost.recomputation * share)

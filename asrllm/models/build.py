@@ -22,6 +22,7 @@ from asrllm.models.projector import (
     PosteriorProjector,
     ProjectorConfig,
 )
+from asrllm.models.recomputation import recompute
 from asrllm.models.speech_llm import Language, SpeechLLM
 from asrllm.text.llm_tokenizer import LlmTokenizer
 from asrllm.text.prompt import PromptConfig, tokenize
@@ -37,6 +38,7 @@ class ModelConfig(Config):
     interface: PrefixConfig | CrossAttentionConfig = pydantic.Field(default=PrefixConfig(), discriminator="type")
     intermediate_units: Literal["same", "character"] = "same"  # of the loss ctc_intermediate
     prompt: PromptConfig = PromptConfig()
+    recompute: tuple[Literal["encoder", "llm", "cross"], ...] = ()  # activations made again for the gradient, not kept
 
     @pydantic.model_validator(mode="after")
     def _together(self) -> "ModelConfig":
@@ -44,6 +46,11 @@ class ModelConfig(Config):
             raise ValueError("projector and llm are given together or not at all")
         if self.llm is None and self.interface.type != "prefix":
             raise ValueError("interface is given, but no llm")
+        for part in self.recompute:
+            if part not in self.parts:
+                raise ValueError(f"recompute names {part}, but the model has no such part")
+        if "encoder" in self.recompute and getattr(self.encoder, "convolution_norm", None) == "batch":
+            raise ValueError("recompute counts a batch twice for encoder.convolution_norm batch: choose layer")
         return self
 
     @property
@@ -66,6 +73,14 @@ class ModelConfig(Config):
 
 def build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
     """The model with pretrained weights where a part has some, random ones elsewhere."""
+    model = _build(config, units)
+    for part in config.recompute:
+        recompute(model.parts[part])
+    model.recomputed = {*config.recompute, *(["llm.lora"] if "llm" in config.recompute else [])}
+    return model
+
+
+def _build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
     encoder: nn.Module
     match config.encoder:
         case ConformerConfig():

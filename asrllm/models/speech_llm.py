@@ -57,6 +57,7 @@ class SpeechLLM(nn.Module):
         self.encoder: Any = encoder
         self.ctc, self.projector, self.adapters = ctc, projector, adapters
         self.cross = cross
+        self.recomputed: set[str] = set()  # parts whose blocks run again for their gradient
         self.llm: Any = llm
         if llm is not None:
             packing.use(llm)

@@ -40,7 +40,7 @@ class Learner:
     Args:
         model: an `nn.Module` with `parts`, modules by name; `model(batch, losses)`, `Loss` by name; and
             `model.targets(batch, losses)`, the counts of these losses without computing them; and
-            `model.work(batch, losses, speech_lens)`, what each part does for them.
+            `model.work(batch, losses, speech_lens)`, what each part does for them, parts `model.recomputed` twice.
         phase: which parts, which losses.
         optimizer: over the weights of these parts.
         precision: of activations.
@@ -141,7 +141,7 @@ class Learner:
             for batch, speech_lens in zip(batches, heard, strict=True)
             for each in self.model.work(batch, self.losses, speech_lens)
         ]
-        return step_cost(work, self.model.parts, self.phase.train, self.device)
+        return step_cost(work, self.model.parts, self.phase.train, self.device, self.model.recomputed)
 
     def _forward(self, batch: Batch) -> dict[str, Loss]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

@@ -28,6 +28,8 @@ class ToyModel(nn.Module):
         self.seen: list[str] = []
         self.poison = poison
 
+    recomputed: frozenset[str] = frozenset()
+
     @property
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "head": self.head}
