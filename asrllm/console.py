@@ -51,6 +51,10 @@ def _explain(fault: BaseException) -> str | None:
         return str(fault)
     link: BaseException | None = fault
     while link is not None:
+        if tells_no_memory(link):
+            return (
+                f"not enough memory ({str(link).splitlines()[0] if str(link) else 'no more said'}): use smaller batches"
+            )
         if _tells_full_disk(link):
             name = link.filename if isinstance(link, OSError) else None
             return f"no space left on the disk for {name or 'a file'}: free some space, then start again"
@@ -60,6 +64,14 @@ def _explain(fault: BaseException) -> str | None:
             return "torchaudio is missing or does not fit the installed torch: run tools/install.sh, which mends it"
         link = link.__cause__ or link.__context__
     return None
+
+
+def tells_no_memory(fault: BaseException) -> bool:
+    """Whether memory was lacking; torch says so in a RuntimeError, of the CPU's memory in its text alone."""
+    said = str(fault)
+    return isinstance(fault, MemoryError) or (
+        isinstance(fault, RuntimeError) and ("can't allocate memory" in said or "out of memory" in said)
+    )
 
 
 def _tells_full_disk(fault: BaseException) -> bool:
@@ -84,10 +96,35 @@ def write_atomically(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         os.replace(temporary, path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes of this machine that are dead left half-written in `folder` (see `write_atomically`)."""
+    for path in folder.glob(".*.part"):
+        pid = path.name.split(".")[-2]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            _remove(path)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether another process has this number; this one is just starting, so what it left was left by a namesake."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

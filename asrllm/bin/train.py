@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -22,6 +21,7 @@ from asrllm.experiment import (
     probe,
     validation,
 )
+from asrllm.train import restart
 from asrllm.train.checkpoint import is_finished
 from asrllm.train.ledger import Ledger
 from asrllm.train.optim import seed_everything
@@ -41,6 +41,11 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--exp", type=Path, required=True, help="experiment folder; a run found in it is continued")
     parse.add_argument("--ngpu", type=int, default=0, help="GPUs; 0 trains on the CPU")
     parse.add_argument("--dry_run", action="store_true", help="print what would be done and at what cost, do nothing")
+    parse.add_argument(
+        "--leave_out_skipped",
+        action="store_true",
+        help="go on from the last checkpoint without the batches of steps skipped since (EXP/skipped_steps.jsonl)",
+    )
     parse.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the YAML")
     return parse
 
@@ -71,11 +76,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         store = args.exp.parent / "frames"
         train_set = cache_frames(train_set, model, config.model, store, device)
         valid_set = cache_frames(valid_set, model, config.model, store, device)
+    command = restart.command("asrllm.bin.train", argv if argv is not None else sys.argv[1:])
     if dist.rank() == 0:
         experiment.start(config, args.tokenizer)  # so late that most mistakes leave no folder behind
+        restart.write(args.exp, command)
     dist.barrier()
     loader = Loader(train_set, config.train.seed)
-    command = shlex.join(["python", "-m", "asrllm.bin.train", *(argv if argv is not None else sys.argv[1:])])
     keep = frozenset(experiment.stored_parts)
     Trainer(
         model,
@@ -89,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         command,
         probe=partial(probe, valid_set),
         ledger=ledger,
+        leave_out=args.leave_out_skipped,
     ).run()
 
 

@@ -3,7 +3,6 @@
 The end is the first step at which the budget is spent. It knows counts; not parts or losses.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -25,13 +24,13 @@ class Budget:
         return f"{self.amount:g} {self.unit.replace('_', ' ')}"
 
     @classmethod
-    def of_phase(cls, phase: Phase, first_epoch: int, count: Callable[[int], int], accumulate: int) -> "Budget":
-        """That of a phase that begins with `first_epoch`; an epoch has `count(epoch)` micro-batches."""
+    def of_phase(cls, phase: Phase, first_epoch: int, steps: Callable[[int], int]) -> "Budget":
+        """That of a phase that begins with `first_epoch`; an epoch has `steps(epoch)` steps."""
         size, unit = phase.budget
         match unit:
             case "epochs":
                 epochs = range(first_epoch, first_epoch + int(size))
-                return cls(sum(math.ceil(count(epoch) / accumulate) for epoch in epochs), "steps")
+                return cls(sum(map(steps, epochs)), "steps")
             case "flops" | "audio_hours":
                 return cls(size, unit)
         return cls(size, "steps")

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from asrllm.console import UserError, write_atomically
+from asrllm.console import UserError, sweep, write_atomically
 
 Tensors = dict[str, torch.Tensor]
 
@@ -124,9 +124,9 @@ class Checkpoints:
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written."""
-        for pattern in (".step-*.part", ".step-*.gone"):
-            for folder in self.folder.glob(pattern):
-                shutil.rmtree(folder)
+        sweep(self.folder)
+        for folder in self.folder.glob(".step-*.gone"):
+            shutil.rmtree(folder)
 
     def steps(self) -> list[int]:
         """Steps of all whole checkpoints, ascending."""

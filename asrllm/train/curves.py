@@ -22,7 +22,7 @@ _GROUPS = {  # title -> what the names of its figures begin with
 }
 
 
-def draw(lines: Lines, path: Path) -> None:
+def draw(lines: Lines, path: Path, emergence: int | None = None) -> None:
     """Draw losses and accuracies, rates, gradients, speed and memory; and CKA where encoders were chosen by it."""
     names = sorted({name for line in lines for name in line if name.endswith(("loss", "accuracy"))})
     panels = [(name, [name]) for name in names]
@@ -35,6 +35,9 @@ def draw(lines: Lines, path: Path) -> None:
     for axis, (title, shown) in zip(axes, panels, strict=False):
         axis.sharex(axes[0])
         _draw_panel(axis, title, shown, lines)
+        if title == "llm_accuracy" and emergence is not None:
+            axis.axvline(emergence, color="tab:red", linewidth=1, label=f"emergence, step {emergence}")
+            axis.legend(loc="best", fontsize="small")
     axes[len(panels) - 1].set_xlabel("step (dotted: a phase begins; dashed: the encoder is swapped)")
     if drift:
         _draw_drift(axes[-1], drift, [line for line in lines if line["kind"] == "swap"])

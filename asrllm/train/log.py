@@ -19,6 +19,7 @@ from asrllm import dist
 from asrllm.batch import Loss
 from asrllm.console import write_atomically
 from asrllm.train import curves
+from asrllm.train.emergence import Emergence, find
 
 
 class Tally:
@@ -75,10 +76,11 @@ class MetricLog:
     Args:
         exp: experiment folder.
         step: where training goes on; what an interrupted run logged beyond it is cut off.
+        warmup_steps: of the first phase, before which no plateau is looked for.
     """
 
-    def __init__(self, exp: Path, step: int) -> None:
-        self.exp = exp
+    def __init__(self, exp: Path, step: int, warmup_steps: int = 0) -> None:
+        self.exp, self.warmup_steps = exp, warmup_steps
         self.path = exp / "metrics.jsonl"
         self.writes = dist.rank() == 0
         self.board: Any = None
@@ -102,7 +104,13 @@ class MetricLog:
     def draw(self) -> None:
         """Draw curves.png."""
         if self.writes:
-            curves.draw(self._lines(), self.exp / "curves.png")
+            found = self.emergence()
+            curves.draw(self._lines(), self.exp / "curves.png", found.step if found else None)
+
+    def emergence(self) -> Emergence | None:
+        """The jump of the accuracy of the loss `llm` in training, if there is enough of it."""
+        lines = [line for line in self._lines() if line["kind"] == "train" and "llm_accuracy" in line]
+        return find([line["step"] for line in lines], [line["llm_accuracy"] for line in lines], self.warmup_steps)
 
     def close(self) -> None:
         """Flush TensorBoard's file."""

@@ -22,7 +22,7 @@ class Position:
     warmed: float = 0.0  # place in the schedule at which the warm-up of this turn ended
     step: int = 0  # over all phases
     epoch: int = 0
-    batch: int = 0  # micro-batches of the epoch that are done
+    batch: int = 0  # number of the micro-batch of the epoch that comes next
     first_epoch: int = 0  # of the phase
     bad_steps: int = 0  # in a row
     best: float | None = None  # best validation figure of the turn, lower is better
@@ -30,9 +30,9 @@ class Position:
     wall_seconds: float = 0.0
     audio_seconds: float = 0.0
 
-    def count_step(self, batches: int, flops: float, audio_seconds: float) -> None:
-        """One more step was made."""
-        self.phase_step, self.step, self.batch = self.phase_step + 1, self.step + 1, self.batch + batches
+    def count_step(self, batch: int, flops: float, audio_seconds: float) -> None:
+        """One more step was made, up to number `batch` of the epoch."""
+        self.phase_step, self.step, self.batch = self.phase_step + 1, self.step + 1, batch
         self.phase_flops += flops
         self.phase_audio_seconds += audio_seconds
         self.audio_seconds += audio_seconds

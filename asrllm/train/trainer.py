@@ -7,11 +7,11 @@ number), so the position alone says how training goes on. It knows parts and los
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -19,16 +19,19 @@ from pydantic import Field, model_validator
 from asrllm import dist
 from asrllm.batch import Batch
 from asrllm.config import Config
-from asrllm.console import UserError, progress
+from asrllm.console import UserError, progress, sweep, tells_no_memory
 from asrllm.train import checkpoint, optim, swap
 from asrllm.train import log as logs
 from asrllm.train import stage as stages
 from asrllm.train.budget import Budget
 from asrllm.train.encoders import Encoders, Probe
+from asrllm.train.feed import Feed, Group, Loader
+from asrllm.train.journal import Journal
 from asrllm.train.learner import Learner
 from asrllm.train.ledger import Ledger
 from asrllm.train.position import Position
 from asrllm.train.snapshot import Snapshots
+from asrllm.train.spikes import Spikes
 from asrllm.train.stage import Phase, Stage
 
 log = logging.getLogger("asrllm")
@@ -47,9 +50,7 @@ class TrainConfig(Config):
     log_every_steps: int = Field(default=20, ge=1)
     valid_every_steps: int | None = Field(default=None, ge=1)  # none: after every epoch; always after a phase
     checkpoint_every_steps: int | None = Field(default=None, ge=1)  # beside one after every validation
-    snapshot_every_steps: int | None = Field(
-        default=None, ge=1
-    )  # keeps the trained parts for encoder_swaps of later stages
+    snapshot_every_steps: int | None = Field(default=None, ge=1)  # keeps the parts for encoder_swaps of later stages
     best_by: str = "loss"  # validation figure: loss (weighted sum), <name>_loss or <name>_accuracy
     keep_checkpoints: int = Field(default=5, ge=1)  # the best of the last phase, beside the latest
     average_best: int = Field(default=5, ge=1)  # of them make the final weights
@@ -60,16 +61,6 @@ class TrainConfig(Config):
         if self.average_best > self.keep_checkpoints:
             raise ValueError(f"average_best {self.average_best} is above keep_checkpoints {self.keep_checkpoints}")
         return self
-
-
-class Loader(Protocol):
-    """Training batches: as many on every rank, a pure function of the epoch."""
-
-    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        """The batches of an epoch from number `start` on."""
-
-    def count(self, epoch: int) -> int:
-        """How many batches an epoch has."""
 
 
 class Trainer:
@@ -88,6 +79,7 @@ class Trainer:
         sample_rate: Hz, to count audio.
         probe: makes the held-out batches that CKA of encoders is measured on.
         ledger: what was computed before the first step.
+        leave_out: from the checkpoint on, do without the batches of steps that were skipped after it.
     """
 
     def __init__(
@@ -104,16 +96,19 @@ class Trainer:
         sample_rate: int = 16000,
         probe: Probe = lambda utterances, seed: (),
         ledger: Ledger | None = None,
+        leave_out: bool = False,
     ) -> None:
         stages.check(stage, model.parts)
         if config.snapshot_every_steps is not None:
             stage.progress(0, 0, 0.0)  # refuses a stage in which it cannot be told
-        self.model, self.loader, self.valid = model.to(device), loader, valid
+        self.model, self.valid = model.to(device), valid
         self.stage, self.config, self.exp, self.device = stage, config, exp, device
         self.keep, self.command, self.sample_rate, self.probe = keep, command, sample_rate, probe
         self.precision = optim.pick_precision(config.precision, device)
         self.checkpoints = checkpoint.Checkpoints(exp / "checkpoints", config.best_by, config.keep_checkpoints)
         self.snapshots = Snapshots(exp)
+        self.spikes, self.leave_out = Spikes(exp), leave_out
+        self.feed = Feed(loader, config.accumulate, self.spikes.left_out, device)
         self.at = Position()
         self.ledger = ledger or Ledger()
         self.choices: list[swap.Choice] = []  # encoders of this phase
@@ -128,19 +123,21 @@ class Trainer:
         """
         self.started = time.monotonic()
         self._resume()
-        self.log = logs.MetricLog(self.exp, self.at.step)
+        self.journal = Journal(self.exp, self.at, self.ledger, self.stage, self.device)
         try:
             while True:
                 self._run_turn(self._phase)
                 if not self._next():
                     return self._finish()
-        except torch.OutOfMemoryError:
+        except (MemoryError, RuntimeError) as fault:
+            if not tells_no_memory(fault):
+                raise
             raise UserError(
                 f"step {self.at.step + 1}: not enough memory on {self.device}: "
                 "lower the seconds per batch and raise accumulate in the configuration"
             ) from None
         finally:
-            self.log.close()
+            self.journal.close()
 
     @property
     def _phase(self) -> Phase:
@@ -155,9 +152,9 @@ class Trainer:
         with bar as advance:
             advance(self.budget.marks(at), "")
             while not self._ended():
-                for batches in self._groups():
+                for group in self.feed.groups(at.epoch, at.batch):
                     before = self.budget.marks(at)
-                    figures = self._step(phase, batches)
+                    figures = self._step(phase, group)
                     advance(self.budget.marks(at) - before, f"loss {figures['loss']:.3f}")
                     self._after_step(figures)
                     if self._ended():
@@ -165,7 +162,7 @@ class Trainer:
 
     def _begin(self, phase: Phase) -> None:
         """Take the encoder, freeze and thaw, make the optimizer."""
-        at, config = self.at, self.config
+        config = self.config
         self.budget = self._budget(phase)
         if phase.encoder_swaps is not None:
             self._take_encoder(phase.encoder_swaps)
@@ -174,13 +171,8 @@ class Trainer:
             optimizer.load_state_dict(self.optimizer_state)
             self.optimizer_state = None
         self.learner = Learner(self.model, phase, optimizer, self.precision, self.device)
-        self._restart_tally()
         self._keep_snapshot()
-        if at.phase_step == 0:
-            self.log.write(at.step + 1, "phase", {"phase": at.number})
-        if self.first:
-            what = f"trains {', '.join(phase.train)} on the losses {', '.join(phase.losses)}, {self.precision}"
-            log.info("phase %d, %g of %s done: %s", at.number, self.budget.spent(at), self.budget, what)
+        self.journal.begin(phase, f"{self.budget.spent(self.at):g} of {self.budget}", self.precision)
 
     def _take_encoder(self, config: swap.SwapConfig) -> None:
         """At the start of a turn, swap the encoder and say why; it has its share of the phase's budget."""
@@ -189,18 +181,14 @@ class Trainer:
             encoders = Encoders(config, self.model, self.probe, self.device, self.choices)
             choice = encoders.take(at.turn)
             self.choices = encoders.choices
-            for value in choice.watched:
-                self.log.write(at.step + 1, "cka", asdict(value))
-            self.log.write(at.step + 1, "swap", {"snapshot": choice.step, "reason": choice.reason})
-            if self.first:
-                log.info("the encoder is now that of %s, step %d: %s", choice.folder, choice.step, choice.reason)
+            self.journal.swap(choice)
         self.budget = self.budget.of_turn(config.shares, at.turn, self.choices[at.turn].last)
 
     def _budget(self, phase: Phase) -> Budget:
         """The budget of a phase."""
-        if self.loader.count(self.at.first_epoch) == 0:
+        if self.feed.steps(self.at.first_epoch) == 0:
             raise UserError("the training data make no batch: look at the limits of utterances and batches")
-        return Budget.of_phase(phase, self.at.first_epoch, self.loader.count, self.config.accumulate)
+        return Budget.of_phase(phase, self.at.first_epoch, self.feed.steps)
 
     def _ended(self) -> bool:
         patience = self.config.early_stop_patience
@@ -216,45 +204,37 @@ class Trainer:
         self.choices = []
         return at.next_phase(self.stage)
 
-    def _groups(self) -> Iterator[list[Batch]]:
-        """The micro-batches of each step, to the end of the epoch."""
-        group: list[Batch] = []
-        for batch in self.loader.batches(self.at.epoch, self.at.batch):
-            group.append(batch.to(self.device))
-            if len(group) == self.config.accumulate:
-                yield group
-                group = []
-        if group:
-            yield group
-
-    def _step(self, phase: Phase, batches: list[Batch]) -> dict[str, float]:
+    def _step(self, phase: Phase, group: Group) -> dict[str, float]:
         """One step, counted and tallied; returns its figures."""
         at, config, place = self.at, self.config, self.budget.place(self.at)
         if at.phase_step <= phase.warmup_steps:
             at.warmed = place
         rate = optim.rate_factor(phase, at.phase_step, place, at.warmed)
-        result = self.learner.step(batches, rate, config.clip_norm, (config.seed, at.step))
+        result = self.learner.step(group.batches, rate, config.clip_norm, (config.seed, at.step))
         self.ledger.add(result.cost, at.number)
-        at.count_step(len(batches), result.cost.total, result.samples / self.sample_rate)
+        at.count_step(group.numbers[-1] + 1, result.cost.total, result.samples / self.sample_rate)
         if result.finite:
-            self.tally.rows += result.tally.rows
+            self.journal.add(result.tally)
             at.bad_steps = 0
         else:
-            self._count_skipped(batches)
+            self._count_skipped(group)
         rates = {f"rate_{part}": rate for part, rate in result.rates.items()}
         norms = {f"gradient_norm_{part}": norm for part, norm in result.norms.items()}
         return {"loss": result.tally.figures()["loss"], "gradient_norm": result.norm, **norms, **rates}
 
-    def _count_skipped(self, batches: list[Batch]) -> None:
-        """Log a step that was not finite; end the run after too many in a row."""
+    def _count_skipped(self, group: Group) -> None:
+        """List a step that was not finite; end the run after too many in a row."""
         at = self.at
         at.bad_steps += 1
-        utt_ids = " ".join(utt_id for batch in batches for utt_id in batch.utt_ids)
-        log.warning("step %d skipped: loss or gradient not finite; utterances here: %s", at.step, utt_ids)
+        said = " ".join(group.utt_ids)
+        log.warning("step %d skipped: loss or gradient not finite; utterances here: %s", at.step, said)
+        if self.first:
+            self.spikes.note(at.step, at.epoch, group.numbers, group.utt_ids)
         if at.bad_steps >= self.config.max_bad_steps:
             raise UserError(
                 f"{at.bad_steps} steps in a row had a loss or gradient that is not finite (the last: step {at.step}): "
-                "lower the learning rates or look at the utterances named in the log"
+                f"lower the learning rates, or look at the utterances in {self.spikes.skipped} and start again with "
+                "--leave_out_skipped"
             )
 
     def _after_step(self, figures: dict[str, float]) -> None:
@@ -262,16 +242,16 @@ class Trainer:
         at, config = self.at, self.config
         if at.phase_step == 1 and self.first:
             log.info("memory after the longest batch: %.2f GiB", logs.memory_gib(self.device))
-        epoch_done = at.batch >= self.loader.count(at.epoch)
-        if epoch_done:
-            at.epoch, at.batch = at.epoch + 1, 0
+        before = at.epoch
+        at.epoch, at.batch = self.feed.place(at.epoch, at.batch)
+        epoch_done = at.epoch > before
         if at.step % config.log_every_steps == 0:
-            self._log_step(figures)
+            self.journal.step(figures)
         every = config.valid_every_steps
-        if self.budget.share(at) >= 1 or (epoch_done if every is None else at.phase_step % every == 0):
-            self._save(self._judge())
-            self.log.draw()
-            self.speed = logs.Speed(at.audio_seconds, self.ledger.total)  # that of training alone
+        ended = self.budget.share(at) >= 1
+        if ended or (epoch_done if every is None else at.phase_step % every == 0):
+            self._save(self._judge(), ended)
+            self.journal.go_on()
         elif config.checkpoint_every_steps is not None and at.step % config.checkpoint_every_steps == 0:
             self._save({})
         self._keep_snapshot()
@@ -279,31 +259,13 @@ class Trainer:
     def _keep_snapshot(self) -> None:
         """Write the snapshot of this step where one is due, after its checkpoint, so that none is taken back later."""
         at, every = self.at, self.config.snapshot_every_steps
-        if every is None or at.step == 0 or at.step % every or at.step in self.snapshots.steps():
+        if every is None or at.step == 0 or at.step % every or at.bad_steps or at.step in self.snapshots.steps():
             return
         if at.step not in self.checkpoints.steps():
             self._save({})
         if self.first:
             share = self.stage.progress(at.round, at.phase, self.budget.share(at))
             self.snapshots.save(at.step, share, checkpoint.gather(self.model.parts, self.stage.changed))
-
-    def _log_step(self, latest: dict[str, float]) -> None:
-        """Means since the last such line, and the rate and gradient norm of the latest step."""
-        figures = {
-            **latest,
-            **self.tally.figures(),
-            **self.speed.figures(self.at.audio_seconds, self.ledger.total),
-            "tflops": self.ledger.total / 1e12,
-            "memory_gib": logs.memory_gib(self.device),
-        }
-        self._restart_tally()
-        self.log.write(self.at.step, "train", figures)
-        if self.first:
-            log.info("step %d: %s", self.at.step, logs.said(figures))
-
-    def _restart_tally(self) -> None:
-        self.tally = logs.Tally(self._phase.losses, self.device)
-        self.speed = logs.Speed(self.at.audio_seconds, self.ledger.total)
 
     def _judge(self) -> dict[str, float]:
         """Validate, log it, and keep count of validations without a new best."""
@@ -316,13 +278,13 @@ class Trainer:
             at.best, at.stale = value, 0
         else:
             at.stale += 1
-        self.log.write(at.step, "valid", figures)
-        if self.first:
-            log.info("step %d, validation: %s", at.step, logs.said(figures))
+        self.journal.valid(figures)
         return figures
 
-    def _save(self, figures: dict[str, float]) -> None:
-        if self.first:
+    def _save(self, figures: dict[str, float], last: bool = False) -> None:
+        """Write a checkpoint, in a row of skipped steps only if it is the last of the turn: a run that fails there can
+        be started again from before them."""
+        if self.first and (last or self.at.bad_steps == 0):
             position = replace(self.at, wall_seconds=self._wall_seconds())
             state = {
                 "position": asdict(position),
@@ -341,14 +303,19 @@ class Trainer:
     def _resume(self) -> None:
         """Go to the latest checkpoint, if there is one."""
         if self.first:
+            sweep(self.exp)
+            sweep(self.snapshots.folder)
             self.checkpoints.sweep()
         dist.barrier()
         latest = self.checkpoints.latest()
         if self.first:  # without a checkpoint they are those of a run with another configuration
             self.snapshots.cut(0 if latest is None else latest[1]["position"]["step"])
-        if latest is None:
-            return
-        weights, state = latest
+        if latest is not None:
+            self._restore(*latest)
+        if self.leave_out:
+            self._leave_out()
+
+    def _restore(self, weights: checkpoint.Tensors, state: dict[str, Any]) -> None:
         self.at = Position(**state["position"])
         self.choices = [swap.Choice.of(choice) for choice in state["choices"]]
         self.ledger = Ledger(**state["ledger"])
@@ -356,6 +323,18 @@ class Trainer:
         self._load(weights, f"{self.checkpoints.folder}/step-{self.at.step}")
         if self.first:
             log.info("continuing after step %d", self.at.step)
+
+    def _leave_out(self) -> None:
+        """Do without the batches of skipped steps from here on."""
+        at = self.at
+        if self.first:
+            self.spikes.leave_out(at.epoch, at.batch)
+        dist.barrier()
+        self.spikes = Spikes(self.exp)
+        self.feed.left_out = self.spikes.left_out
+        at.epoch, at.batch = self.feed.place(at.epoch, at.batch)
+        if self.first:
+            log.info("%d batches are left out, listed in %s", len(self.spikes.left_out), self.spikes.removed)
 
     def _load(self, weights: checkpoint.Tensors, where: str) -> None:
         for part in self.stage.changed:
@@ -368,6 +347,7 @@ class Trainer:
         self._load(weights, f"{self.checkpoints.folder}: average of steps {steps}")
         figures = self.learner.validate(self.valid())
         parts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in self.model.parts.items()}
+        emergence = self.journal.emergence()
         summary = {
             "parameters": parts,
             "trained": {part: parts[part] for part in self.stage.trained},
@@ -377,6 +357,7 @@ class Trainer:
             "steps": self.at.step,
             "averaged_steps": sorted(steps),
             "valid": figures,
+            "emergence": asdict(emergence) if emergence else None,
             "command": self.command,
             "commit": logs.commit(),
             "precision": self.precision,
@@ -387,7 +368,7 @@ class Trainer:
         if self.first:
             kept = checkpoint.gather(self.model.parts, self.keep)
             checkpoint.write_weights({**kept, **weights}, self.exp / "weights.safetensors")
-            self.log.draw()
+            self.journal.go_on()
             logs.write_summary(self.exp, summary)
             log.info("average of steps %s, validation: %s", sorted(steps), logs.said(figures))
         dist.barrier()
