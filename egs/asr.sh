@@ -23,6 +23,7 @@ help_message="usage: ./run.sh [--stage N] [--stop_stage N] [--nj N] [--ngpu N] [
   --decode \"A.yaml B.yaml\"    decodings of the last experiment that is trained, or of --decode_exp EXP
   --baseline \"A.yaml\"         recognisers decoded as they come, without training
   --score FILE                YAML file of the scoring (conf/score.yaml)
+  --format BOOL               false: train on the data directories as they are, without a formatted copy (true)
   --datadir, --dumpdir, --expdir
                               where data directories, formatted data and experiments go (data, dump, exp)
   --results FILE              where the report goes (RESULTS.md)
@@ -36,6 +37,7 @@ nj=1
 ngpu=0
 dry_run=false
 quick=false
+format=true
 train_set=
 valid_set=
 test_sets=
@@ -66,6 +68,8 @@ if $quick; then
     [[ $expdir != exp ]] || expdir=exp_quick
     [[ $results != RESULTS.md ]] || results=$expdir/RESULTS.md
 fi
+
+$format || dumpdir=$datadir
 
 runner=$(dirname "${BASH_SOURCE[0]}")/../utils/run.sh
 train_cmd=${train_cmd:-$runner} # cmd.sh of the recipe sets these two
@@ -111,10 +115,11 @@ prepare() {
 }
 
 check_and_format() {
-    local set
+    local set out=()
     for set in $train_set $valid_set $test_sets; do
+        ! $format || out=(--format "$dumpdir/$set")
         run $train_cmd "$expdir/log/check_data.$set.log" \
-            python -m asrllm.bin.check_data "$datadir/$set" --nj "$nj" --format "$dumpdir/$set"
+            python -m asrllm.bin.check_data "$datadir/$set" --nj "$nj" "${out[@]}"
     done
 }
 

@@ -1,13 +1,15 @@
 """Audio from where a data directory says it lies, as float32 mono at one sample rate.
 
 A source is a path (WAV, FLAC, Ogg Opus, Ogg Vorbis: whatever libsndfile reads), a pipe `command |` that prints such a
-file, or `ark:offset` into a Kaldi archive. Of a file only the span asked for is decoded. A pipe is run here and not
-through kaldiio, which knows only WAV and FLAC there and does not look at the command's exit status.
+file, `ark:offset` into a Kaldi archive, or `tar:offset` into a tar shard (`asrllm.data.shards`). Of a file only the
+span asked for is decoded. A pipe is run here and not through kaldiio, which knows only WAV and FLAC there and does
+not look at the command's exit status.
 """
 
 import io
 import re
 import subprocess
+import tarfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -44,11 +46,12 @@ def header(source: str) -> Header:
     Raises:
         UserError: missing, or not audio.
     """
-    if source.endswith("|") or _ark_place(source):
+    place = _ark_place(source)
+    if source.endswith("|") or (place and not place[0].endswith(".tar")):
         wave, rate = _whole(source)
         return Header(rate, wave.shape[1], len(wave))
     try:
-        info = soundfile.info(source)
+        info = soundfile.info(_file(source))
     except (soundfile.SoundFileError, OSError) as error:
         raise UserError(_unreadable(source, error)) from None
     return Header(info.samplerate, info.channels, info.frames)
@@ -112,12 +115,13 @@ def decode(source: str, start: float | None = None, end: float | None = None) ->
     if source.endswith("|"):
         wave, rate = _whole(source)
         return _cut(wave, rate, start, end, source), rate
-    if place := _ark_place(source):
+    place = _ark_place(source)
+    if place and not place[0].endswith(".tar"):
         quick = _read_plain_wav(*place)
         wave, rate = quick if quick else _whole(source)
         return _cut(wave, rate, start, end, source), rate
     try:
-        with soundfile.SoundFile(source) as file:
+        with soundfile.SoundFile(_file(source)) as file:
             first, last = span(file.frames, file.samplerate, start, end, source)
             file.seek(first)
             wave, rate = file.read(last - first, dtype="float32", always_2d=True), file.samplerate
@@ -128,6 +132,20 @@ def decode(source: str, start: float | None = None, end: float | None = None) ->
             f"{source}: found {first + len(wave)} samples, expected {last} as its header says: is it cut off?"
         )
     return wave, rate
+
+
+def _file(source: str) -> str | io.BytesIO:
+    """What soundfile opens: a path, or the bytes of a file in a tar shard, whose header stands before them."""
+    place = _ark_place(source)
+    if not place:
+        return source
+    with open(place[0], "rb") as shard:
+        shard.seek(max(0, place[1] - tarfile.BLOCKSIZE))
+        try:
+            size = tarfile.TarInfo.frombuf(shard.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape").size
+        except tarfile.TarError:
+            raise UserError(f"{source}: no file begins there: write the data directory again from its shards") from None
+        return io.BytesIO(shard.read(size))
 
 
 def span(samples: int, rate: int, start: float | None, end: float | None, source: str) -> tuple[int, int]:

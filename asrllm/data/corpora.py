@@ -39,7 +39,7 @@ class Archive:
     @property
     def name(self) -> str:
         """Its file name."""
-        return self.url.rsplit("/", 1)[-1]
+        return self.url.split("?")[0].rsplit("/", 1)[-1]
 
 
 def parser(description: str, corpus: str) -> argparse.ArgumentParser:

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# A recipe for a corpus of your own: see README.md.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. ./path.sh
+. ./cmd.sh
+
+../../asr.sh \
+    --train_set train \
+    --valid_set dev \
+    --test_sets "test" \
+    --tokenizer conf/tokenizer.yaml \
+    --train_encoder conf/train_encoder.yaml \
+    --train_align conf/train_align.yaml \
+    --decode "conf/decode_ctc.yaml conf/decode_joint.yaml" \
+    --command "./run.sh${*:+ $*}" \
+    "$@"
