@@ -156,51 +156,66 @@ def _error_rates(decodings: Sequence[Decoding], unit: Unit) -> str:
 
 
 def _verdicts(decodings: Sequence[Decoding], unit: Unit) -> list[str]:
-    sentences = []
-    for row in decodings:
-        if row.kind == "llm" and row.unit(unit) is not None:
-            sentences.append(f"- `{row.label}`: {verdict(row, _baseline(row, decodings, unit), unit)}")
-    return ["Does the LLM help?", "\n".join(sentences)] if sentences else []
+    blocks = []
+    scored = [row for row in decodings if row.unit(unit) is not None]
+    llm = [verdict(row, _baseline(row, decodings, unit), unit) for row in scored if row.kind == "llm"]
+    if llm:
+        blocks += ["Does the LLM help?", "\n".join(llm)]
+    trained = [(row, _pretrained(row, decodings, unit)) for row in scored if row.kind != ZERO_SHOT]
+    beaten = [verdict(row, base, unit, "training") for row, base in trained if base is not None]
+    if beaten:
+        blocks += ["Does training here help over the recogniser as it came?", "\n".join(beaten)]
+    return blocks
 
 
 def _baseline(row: Decoding, decodings: Sequence[Decoding], unit: Unit) -> Decoding | None:
     """The encoder's own row: of the same experiment, else the best on the same set (which is the hardest to beat)."""
     rows = [each for each in decodings if each.kind == "ctc" and each.set == row.set and each.unit(unit)]
-
-    def key(each: Decoding) -> tuple[bool, float, str]:
-        score = each.unit(unit)
-        percent = None if score is None else score.err_percent
-        return each.experiment != row.experiment, float("inf") if percent is None else percent, each.label
-
-    return min(rows, key=key, default=None)
+    return min(rows, key=lambda each: (each.experiment != row.experiment, *_by_error(each, unit)), default=None)
 
 
-def verdict(llm: Decoding, ctc: Decoding | None, unit: Unit) -> str:
-    """One sentence: what the LLM row shows against the CTC row on the same utterances."""
-    if ctc is None:
+def _pretrained(row: Decoding, decodings: Sequence[Decoding], unit: Unit) -> Decoding | None:
+    """The best of the pretrained recognisers on the same set."""
+    rows = [each for each in decodings if each.kind == ZERO_SHOT and each.set == row.set and each.unit(unit)]
+    return min(rows, key=lambda each: _by_error(each, unit), default=None)
+
+
+def _by_error(row: Decoding, unit: Unit) -> tuple[float, str]:
+    score = row.unit(unit)
+    percent = None if score is None else score.err_percent
+    return float("inf") if percent is None else percent, row.label
+
+
+def verdict(row: Decoding, base: Decoding | None, unit: Unit, cause: str = "the LLM") -> str:
+    """A line of a list: what `cause` is shown to do, by a row against the row without it on the same utterances."""
+    return f"- `{row.label}`: {_verdict(row, base, unit, cause)}"
+
+
+def _verdict(row: Decoding, base: Decoding | None, unit: Unit, cause: str) -> str:
+    if base is None:
         return "there is no CTC row of this set to compare with."
-    ours, theirs = llm.unit(unit), ctc.unit(unit)
+    ours, theirs = row.unit(unit), base.unit(unit)
     if ours is None or theirs is None:
         return f"not scored in {RATE[unit]}."
-    if (llm.score.normalizer, llm.score.normalizer_version) != (ctc.score.normalizer, ctc.score.normalizer_version):
-        return f"not comparable with `{ctc.label}`, which was scored under another normaliser: score both again."
+    if (row.score.normalizer, row.score.normalizer_version) != (base.score.normalizer, base.score.normalizer_version):
+        return f"not comparable with `{base.label}`, which was scored under another normaliser: score both again."
     if _tokens(ours) != _tokens(theirs):
-        return f"not comparable with `{ctc.label}`, which was scored on other references: score both again."
+        return f"not comparable with `{base.label}`, which was scored on other references: score both again."
     utt_ids = sorted(ours.utterances)
     errors, base_errors = ours.errors(utt_ids), theirs.errors(utt_ids)
     found = paired_bootstrap(base_errors, errors, [_tokens(ours)[utt_id] for utt_id in utt_ids])
     pairs = matched_pairs(base_errors, errors)
     if found is None or pairs is None:
         return "too few utterances to tell."
-    rates = f"{RATE[unit]} {ours.err_percent:.2f} % against {theirs.err_percent:.2f} % of `{ctc.label}`"
+    rates = f"{RATE[unit]} {ours.err_percent:.2f} % against {theirs.err_percent:.2f} % of `{base.label}`"
     low, high = found.interval
     figures = (
         f"{found.points:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}; "
         f"paired bootstrap {_p(found.p_value)}, matched pairs {_p(pairs)}"
     )
     if found.p_value >= ALPHA:
-        return f"the LLM is not shown to help or to harm: {rates} ({figures})."
-    return f"the LLM {'helps' if found.points < 0 else 'harms'}: {rates} ({figures})."
+        return f"{cause} is not shown to help or to harm: {rates} ({figures})."
+    return f"{cause} {'helps' if found.points < 0 else 'harms'}: {rates} ({figures})."
 
 
 def _tokens(score: UnitScore) -> dict[str, int]:

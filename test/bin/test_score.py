@@ -178,10 +178,14 @@ def test_report_of_everything(exp: Path) -> None:
     ]
     assert "|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|" in wer
     assert "|train_align/decode_ctc/test|60|300|90.0|10.0|0.0|0.0|10.0|50.0|" in wer
-    beam, llm = (line for line in wer.splitlines() if line.startswith("- `train_align"))
+    helps, _, trained = wer.partition("Does training here help over the recogniser as it came?")
+    beam, llm = (line for line in helps.splitlines() if line.startswith("- `train_align"))
     assert beam.startswith("- `train_align/decode_beam/test`: the LLM is not shown to help or to harm: WER 10.00 % ")
     assert "(+0.00 points, 95 % interval +0.00 to +0.00; paired bootstrap p = 1.000, matched pairs p = 1.000)" in beam
     assert "the LLM helps: WER 3.33 % against 10.00 % of `train_align/decode_ctc/test` (-6.67 points" in llm
+    against = "against 1.67 % of `zero_shot/whisper/test`"
+    assert trained.count(against) == 4  # all but itself
+    assert f"- `train_align/decode_ctc/test`: training harms: WER 10.00 % {against} (+8.33 points" in trained
     assert "- `zero_shot/whisper/test`: 1 without a hypothesis, counted as deletions: s0-00" in text
     assert "|train_align/decode_llm/test|200|50|0.250|2|cpu|1|" in text
     assert "|train_align/decode_ctc/test|-|-|-|-|-|-|" in text
