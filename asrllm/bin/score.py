@@ -19,10 +19,10 @@ from asrllm.score.scoring import (
     UnitScore,
     align_set,
     score_unit,
-    splitter,
     write_score,
 )
 from asrllm.score.sources import date_of, names, read_joined
+from asrllm.score.units import splitter
 from asrllm.text.normalize import normalizer
 
 SCHEMA = ScoreConfig
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     date = date_of(args.hyp)
     tables = []
     for unit in settings.units:
-        alignments = align_set(joined, unit, match, splitter(unit, normalize, match, None))
+        alignments = align_set(joined, unit, match, splitter(unit, settings, normalize.spaced))
         scores.append(score_unit(unit, alignments))
         folder = out / f"score_{RATE[unit].lower()}"
         tables.append(write_reports(folder, alignments, unit, match, settings.reports, f"{args.hyp} ({unit})", date))

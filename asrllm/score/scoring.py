@@ -13,17 +13,16 @@ import pydantic
 from asrllm.config import Config
 from asrllm.console import UserError, write_atomically
 from asrllm.score.align import Counts, Edit, align_all, count
-from asrllm.score.markup import Word, characters, is_plain, letters
+from asrllm.score.markup import Word, characters, is_plain
 from asrllm.score.network import align_networks, as_edits, network
 from asrllm.score.significance import bootstrap_interval, cluster
 from asrllm.score.transcripts import Transcript, fold
 from asrllm.score.utterances import Joined, Utterance, items_of
-from asrllm.text.normalize import Normalizer, NormalizerName
+from asrllm.text.normalize import NormalizerName
 
 Unit = Literal["word", "char", "mixed", "token", "phone"]
 Report = Literal["sys", "raw", "pra", "prf", "dtl", "spk", "sgml", "html"]
 UttCounts = tuple[int, int, int, int]  # correct, substitutions, deletions, insertions
-Split = Callable[[str], list[str]]
 
 RATE: dict[Unit, str] = {"word": "WER", "char": "CER", "mixed": "MIXER", "token": "TER", "phone": "PER"}
 TOKEN: dict[Unit, str] = {"word": "Wrd", "char": "Chr", "mixed": "Mix", "token": "Tok", "phone": "Phn"}
@@ -95,34 +94,7 @@ class Aligned:
     hyp_words: Sequence[Word | None] | None = None  # with times, one for each edit; None where the words have none
 
 
-def splitter(unit: Unit, normalize: Normalizer, match: MatchConfig, tokens: Split | None) -> Split:
-    """How a plain transcript falls into tokens.
-
-    Characters of a spaced writing count the space between words as `<space>`, as ESPnet does; `mixed` takes letters of
-    ASCII together.
-
-    Args:
-        unit: what is counted.
-        normalize: tells whether the writing is spaced.
-        match: `delete_hyphens`.
-        tokens: for `token` and `phone`.
-    """
-    if tokens is not None:
-        return tokens
-    if unit not in ("char", "mixed"):
-        return str.split
-    space = ["<space>"] if unit == "char" and normalize.spaced else []
-
-    def split(text: str) -> list[str]:
-        pieces: list[str] = []
-        for word in text.split():
-            pieces += (space if pieces else []) + letters(word, unit == "char", match.delete_hyphens)
-        return pieces
-
-    return split
-
-
-def align_set(joined: Joined, unit: Unit, match: MatchConfig, split: Split) -> list[Aligned]:
+def align_set(joined: Joined, unit: Unit, match: MatchConfig, split: Callable[[str], list[str]]) -> list[Aligned]:
     """Alignment of every utterance; those with markup or times go through networks."""
     results: dict[int, Aligned] = {}
     plain = []

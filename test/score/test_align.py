@@ -1,14 +1,17 @@
 """Alignment against a plain table of costs, jiwer and kaldialign; against sclite itself in test_sclite.py."""
 
 import random
+from pathlib import Path
 
 import jiwer
 import kaldialign
 import pytest
 
+from asrllm.console import UserError
 from asrllm.score.align import Counts, Edit, align, align_all, count
-from asrllm.score.scoring import MatchConfig, splitter
-from asrllm.text.normalize import normalizer
+from asrllm.score.scoring import ScoreConfig
+from asrllm.score.units import splitter
+from asrllm.text import tokenizer
 
 
 def plain_align(ref: list[str], hyp: list[str]) -> list[Edit]:
@@ -84,7 +87,7 @@ def test_totals_equal_jiwer_where_errors_are_sparse() -> None:
 
 
 def test_characters_equal_jiwer() -> None:
-    split = splitter("char", normalizer("basic"), MatchConfig(), None)
+    split = splitter("char", ScoreConfig(), spaced=True)
     ref, hyp = "the cat sat", "the cats at"
     counts = count(align(split(ref), split(hyp)))
     assert counts.errors == round(jiwer.cer(ref, hyp) * len(ref)) == 2
@@ -92,10 +95,10 @@ def test_characters_equal_jiwer() -> None:
 
 
 def test_units_of_a_writing_without_spaces() -> None:
-    mandarin, match = normalizer("mandarin"), MatchConfig()
-    assert splitter("char", mandarin, match, None)("我 爱 ab") == ["我", "爱", "a", "b"]
-    assert splitter("mixed", mandarin, match, None)("我爱ab 3去") == ["我", "爱", "ab", "3", "去"]
-    assert splitter("mixed", mandarin, MatchConfig(delete_hyphens=True), None)("我a-b") == ["我", "ab"]
+    plain, bare = ScoreConfig(), ScoreConfig(delete_hyphens=True)
+    assert splitter("char", plain, spaced=False)("我 爱 ab") == ["我", "爱", "a", "b"]
+    assert splitter("mixed", plain, spaced=False)("我爱ab 3去") == ["我", "爱", "ab", "3", "去"]
+    assert splitter("mixed", bare, spaced=False)("我a-b") == ["我", "ab"]
 
 
 def test_equal_cost_falls_as_in_sclite() -> None:
@@ -103,3 +106,21 @@ def test_equal_cost_falls_as_in_sclite() -> None:
     assert align(["a"], []) == [("D", "a", "")]
     assert align([], ["a"]) == [("I", "", "a")]
     assert align([], []) == []
+
+
+def test_phones_are_folded_by_a_map(tmp_path: Path) -> None:
+    (tmp_path / "map").write_text("ao aa\nq\n")
+    split = splitter("phone", ScoreConfig(phone_map=str(tmp_path / "map")), spaced=True)
+    assert split("ao q k aa") == ["aa", "k", "aa"]
+    assert splitter("phone", ScoreConfig(), spaced=True)("ao q") == ["ao", "q"]
+    (tmp_path / "map").write_text("ao aa b\n")
+    with pytest.raises(UserError, match="map: line 1: expected a phone and what it counts as"):
+        splitter("phone", ScoreConfig(phone_map=str(tmp_path / "map")), spaced=True)
+
+
+def test_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
+    tokenizer.train(tokenizer.CharacterConfig(type="character"), ["ab ba"], tmp_path)
+    split = splitter("token", ScoreConfig(tokenizer=str(tmp_path)), spaced=True)
+    assert [piece.partition("#")[0] for piece in split("a b")][-3:] == ["a", "_", "b"]
+    with pytest.raises(UserError, match="needs the key tokenizer"):
+        splitter("token", ScoreConfig(), spaced=True)

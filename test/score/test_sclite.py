@@ -12,9 +12,9 @@ from asrllm.score import table
 from asrllm.score.align import count
 from asrllm.score.dump import Writer
 from asrllm.score.listing import Tally, of_speaker, overall
-from asrllm.score.scoring import Aligned, MatchConfig, Unit, align_set, splitter
+from asrllm.score.scoring import Aligned, MatchConfig, ScoreConfig, Unit, align_set
 from asrllm.score.sources import read_joined
-from asrllm.text.normalize import normalizer
+from asrllm.score.units import splitter
 
 spec = importlib.util.spec_from_file_location("sclite_golden", Path(__file__).parent / "sclite_golden.py")
 assert spec is not None and spec.loader is not None
@@ -29,7 +29,7 @@ needs_sclite = pytest.mark.skipif(
 
 def aligned(folder: Path, options: list[str]) -> tuple[list[Aligned], Unit, MatchConfig]:
     """The utterances of a folder under sclite's options."""
-    match = MatchConfig(
+    match = ScoreConfig(
         case_sensitive="-s" in options,
         optional_words="-D" in options,
         fragments="-F" in options,
@@ -37,7 +37,7 @@ def aligned(folder: Path, options: list[str]) -> tuple[list[Aligned], Unit, Matc
     )
     unit: Unit = "word" if "-c" not in options else "mixed" if "NOASCII" in options else "char"
     joined = read_joined(*files(folder), None, "spu_id", match.case_sensitive, None)
-    split = splitter(unit, normalizer("mandarin"), match, None)  # no character between words
+    split = splitter(unit, match, spaced=False)
     return align_set(joined, unit, match, split), unit, match
 
 

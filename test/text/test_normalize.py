@@ -25,6 +25,11 @@ from asrllm.text.normalize import normalizer
         ("mandarin", "我爱ＡＢＣ，你好！", "我 爱 abc 你 好"),
         ("mandarin", "用Python 3写 code", "用 python 3 写 code"),
         ("mandarin", "〇\U00020000x", "〇 \U00020000 x"),
+        ("kaldi_upper", "the <unk> Cat's [noise] !SIL mat", "THE CAT'S MAT"),
+        ("kaldi_lower", "The <UNK> CAT, sat", "the cat, sat"),
+        ("whisper_basic", "Ünïcode (laughs), C'est <i>", "ünïcode c est"),
+        ("open_asr", "The U.S. and the B.B.C... well, Mr. Smith", "the us and the bbc well mister smith"),
+        ("open_asr", "wait... no ...", "wait no"),
         ("whisper_english", "Mr. Smith won't pay TWENTY-FIVE dollars, um!", "mister smith will not pay $25"),
         ("whisper_english", "two thousand and one [noise]", "2001"),
     ],
@@ -58,7 +63,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(UserError, match="found list"):
         normalizer("whisper_english", tmp_path / "x.json")
-    with pytest.raises(UserError, match="choose one of none, basic"):
+    with pytest.raises(UserError, match="choose one of none, kaldi_upper"):
         normalizer("lower")  # type: ignore[arg-type]
 
 
