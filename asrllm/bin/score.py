@@ -1,7 +1,7 @@
 """Score hypotheses against their references (stage 9): a decoding, or files of Kaldi and sclite.
 
-Writes into the folder of the decoding (or --out): score.json, result.txt, and for each unit a folder such as score_wer
-with ref.trn, hyp.trn and sclite's reports.
+Writes into the folder of the decoding (or --out): score.json, result.txt, report.html, and for each unit a folder
+such as score_wer with ref.trn, hyp.trn and sclite's reports.
 """
 
 import argparse
@@ -10,9 +10,12 @@ from pathlib import Path
 
 from asrllm import config, console
 from asrllm.console import UserError, write_atomically
+from asrllm.score.page import page
+from asrllm.score.recordings import links
 from asrllm.score.reports import write_reports
 from asrllm.score.scoring import (
     RATE,
+    Aligned,
     MatchConfig,
     ScoreConfig,
     SetScore,
@@ -46,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
         help="where the speaker stands in the ids of trn files, as sclite -i (spu_id)",
     )
     options.add_argument("--filter", type=Path, help="program that both texts go through (local/wer_output_filter)")
+    options.add_argument("--audio", type=Path, help="Kaldi directory whose recordings report.html links to (--ref)")
     options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key of the YAML")
     return options
 
@@ -69,15 +73,14 @@ def main(argv: list[str] | None = None) -> None:
         log.warning("%s: no reference, not counted: %s", args.hyp, names(joined.extra))
 
     scores: list[UnitScore] = []
-    date = date_of(args.hyp)
-    tables = []
+    tables: list[str] = []
+    first: list[Aligned] = []
     for unit in settings.units:
         alignments = align_set(joined, unit, match, splitter(unit, settings, normalize.spaced))
+        first = first or alignments
         scores.append(score_unit(unit, alignments))
-        folder = out / f"score_{RATE[unit].lower()}"
-        tables.append(write_reports(folder, alignments, unit, match, settings.reports, f"{args.hyp} ({unit})", date))
-    with write_atomically(out / "result.txt") as temporary:
-        temporary.write_text("\n".join(tables), encoding="utf-8")
+        folder, title = out / f"score_{RATE[unit].lower()}", f"{args.hyp} ({unit})"
+        tables.append(write_reports(folder, alignments, unit, match, settings.reports, title, date_of(args.hyp)))
     score = SetScore(
         normalizer=normalize.name,
         normalizer_version=normalize.version,
@@ -88,6 +91,12 @@ def main(argv: list[str] | None = None) -> None:
         speakers={each.utt_id: each.speaker for each in joined.utterances},
         units=tuple(scores),
     )
+    with write_atomically(out / "result.txt") as temporary:
+        temporary.write_text("\n".join(tables), encoding="utf-8")
+    if "html" in settings.reports:
+        audio = links(args.audio or (args.ref if args.ref.is_dir() else args.ref.parent))
+        with write_atomically(out / "report.html") as temporary:
+            temporary.write_text(page(str(args.hyp), score, first, audio), encoding="utf-8")
     write_score(score, out / "score.json")
     print("\n".join(f"{args.hyp}: {_line(each)}" for each in scores))
 

@@ -100,7 +100,10 @@ def test_sclite_reads_the_trn_files_and_agrees(tmp_path: Path) -> None:
         (lambda p: write_ref(p / "ref", {"z-1": "x"}), "no utterance in common"),
         (lambda p: (p / "decode" / shard_name(1, 1)).unlink(), r"no hyp.\*.jsonl"),
         (lambda p: (p / "score.yaml").write_text("normaliser: basic"), "did you mean 'normalizer'"),
-        (lambda p: (p / "score.yaml").write_text("normalizer: up"), "normalizer: input should be 'none', 'kaldi_upper'"),
+        (
+            lambda p: (p / "score.yaml").write_text("normalizer: up"),
+            "input should be 'none', 'kaldi_upper'",
+        ),
         (lambda p: (p / "score.yaml").write_text("units: []"), "units: "),
         (lambda p: (p / "score.yaml").write_text("spelling_table: x"), "spelling_table belongs to"),
     ],
