@@ -14,18 +14,21 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from asrllm import config as configs
 from asrllm import console, dist
 from asrllm.batch import Batch
 from asrllm.config import Config
 from asrllm.console import UserError, write_atomically
-from asrllm.data import kaldi, sampler
+from asrllm.data import index, measures, sampler
 from asrllm.data.augment import PLAIN, AugmentConfig
 from asrllm.data.cache import FrameCache
 from asrllm.data.dataset import Dataset, batches
-from asrllm.data.sampler import BatchConfig, Length
+from asrllm.data.index import Utterances
+from asrllm.data.sampler import BatchConfig, Lengths, Plan
 from asrllm.models.build import ModelConfig, build
 from asrllm.models.ctc import frames_needed
 from asrllm.models.frontend import SAMPLE_RATE
@@ -38,6 +41,9 @@ from asrllm.train.swap import SwapConfig
 from asrllm.train.trainer import TrainConfig
 
 log = logging.getLogger("asrllm")
+
+
+CTC_LOSSES = {"ctc", "ctc_intermediate"}
 
 
 class DataConfig(Config):
@@ -182,13 +188,18 @@ class Corpus:
     """A formatted data directory as training sees it."""
 
     dataset: Dataset
-    lengths: list[Length]  # at normal speed
+    tokens: NDArray[np.int32] | None  # CTC labels of every utterance, where batches are limited by them
     batch: BatchConfig
 
-    def plan(self, epoch: int, seed: int) -> list[list[int]]:
+    @property
+    def lengths(self) -> Lengths:
+        """Of every utterance at normal speed."""
+        return Lengths(self.dataset.utterances.seconds, self.tokens)
+
+    def plan(self, epoch: int, seed: int) -> Plan:
         """The batches of this process in an epoch."""
         items = self.dataset.items(epoch)
-        now = [Length(item.seconds, sum(self.lengths[member].tokens for member in item.members)) for item in items]
+        now = Lengths(items.seconds, None if self.tokens is None else items.sums(self.tokens))
         return sampler.plan(now, self.batch, seed, epoch, dist.rank(), dist.world_size())
 
 
@@ -217,51 +228,62 @@ def probe(corpus: Corpus, utterances: int, seed: int) -> Iterator[Batch]:
     """A fixed draw of utterances at normal speed, all of them on every process."""
     count = len(corpus.lengths)
     chosen = sorted(random.Random(seed).sample(range(count), min(utterances, count)))
-    plan = sampler.plan([corpus.lengths[index] for index in chosen], corpus.batch, seed, 0)
+    plan = sampler.plan(Lengths(corpus.lengths.seconds[chosen]), corpus.batch, seed, 0)
     return batches(corpus.dataset, [[chosen[place] for place in batch] for batch in plan])
 
 
 def open_corpus(
-    folder: Path, config: ExperimentConfig, model: SpeechLLM, skipped: Path | None, training: bool
+    folder: Path, config: ExperimentConfig, model: SpeechLLM, units: Path, skipped: Path | None, training: bool
 ) -> Corpus:
     """Read a data directory, leave out what cannot be trained on and list it in `skipped`, if that is given.
 
     Raises:
         UserError: no transcripts, or nothing is left.
     """
-    utterances = kaldi.read(folder)
+    utterances = index.read(folder)
     if not any(utterance.text for utterance in utterances):
         raise UserError(f"{folder}: no transcripts in it: training and validation want a `text` file")
     factors = config.data.speed_factors if training else (1.0,)
-    labels = [model.ctc_tokenizer.encode(utterance.text) for utterance in utterances]
-    seconds = Dataset(utterances, SAMPLE_RATE).seconds(0)
-    lengths = [Length(each, len(row)) for each, row in zip(seconds, labels, strict=True)]
-    kept, dropped = sampler.select(utterances, lengths, config.data.batch)
     losses = {name for phase in config.stage.phases for name in phase.losses}
-    if losses & {"ctc", "ctc_intermediate"}:
-        shortest = torch.tensor([int(each / max(factors) * SAMPLE_RATE) for each in seconds])
-        frames = model.encoder.output_lens(shortest).tolist()
-        needed = [frames_needed(row) for row in labels]
-        if "ctc_intermediate" in losses:
-            lower = [frames_needed(model.language.lower_units.encode(utterance.text)) for utterance in utterances]
-            needed = [max(both) for both in zip(needed, lower, strict=True)]
-        short = {i for i in kept if needed[i] > frames[i]}
-        kept = [i for i in kept if i not in short]
-        dropped += [
-            sampler.Skipped(utterances[i].utt_id, f"{frames[i]} encoder frames, CTC needs {needed[i]} for its labels")
-            for i in sorted(short)
-        ]
+    counts = None
+    if config.data.batch.max_tokens or losses & CTC_LOSSES:
+        counts = _label_counts(folder, utterances, model, units, "ctc_intermediate" in losses, skipped is not None)
+    tokens = counts[:, 0] if counts is not None and config.data.batch.max_tokens else None
+    kept, why = sampler.select(Lengths(utterances.seconds, tokens), config.data.batch)
+    if counts is not None and losses & CTC_LOSSES:
+        shortest = (utterances.seconds[kept] / max(factors) * SAMPLE_RATE).astype(np.int64)
+        frames = model.encoder.output_lens(torch.from_numpy(shortest)).numpy()
+        needed = counts[kept, 1]
+        short = np.flatnonzero(needed > frames)
+        why |= {int(kept[i]): f"{frames[i]} encoder frames, CTC needs {needed[i]} for its labels" for i in short}
+        kept = np.delete(kept, short)
     where = "" if skipped is None else f", for reasons listed in {skipped}"
-    if dropped:
-        log.warning("%s: %d of %d utterances are left out%s", folder, len(dropped), len(utterances), where)
-    if dropped and skipped is not None:
+    if why:
+        log.warning("%s: %d of %d utterances are left out%s", folder, len(why), len(utterances), where)
+    if why and skipped is not None:
         with write_atomically(skipped) as temporary:
-            temporary.write_text("".join(f"{each.utt_id}\t{each.why}\n" for each in dropped), encoding="utf-8")
-    if not kept:
+            temporary.write_text("".join(f"{utterances[i].utt_id}\t{why[i]}\n" for i in why), encoding="utf-8")
+    if not len(kept):
         raise UserError(f"{folder}: all {len(utterances)} utterances are left out{where}")
     augment = config.data.augment if training else PLAIN
-    dataset = Dataset([utterances[i] for i in kept], SAMPLE_RATE, factors, config.train.seed, augment=augment)
-    return Corpus(dataset, [lengths[i] for i in kept], config.data.batch)
+    dataset = Dataset(utterances.take(kept), SAMPLE_RATE, factors, config.train.seed, augment=augment)
+    return Corpus(dataset, None if tokens is None else tokens[kept], config.data.batch)
+
+
+def _label_counts(
+    folder: Path, utterances: Utterances, model: SpeechLLM, units: Path, intermediate: bool, keep: bool
+) -> NDArray[np.int32]:
+    """Of each transcript (N, 2): its CTC labels, and the frames that CTC needs for them."""
+
+    def measure(text: str) -> tuple[int, int]:
+        labels = model.ctc_tokenizer.encode(text)
+        needed = frames_needed(labels)
+        if intermediate:
+            needed = max(needed, frames_needed(model.language.lower_units.encode(text)))
+        return len(labels), needed
+
+    depends = (units / "tokenizer.json").read_text(), type(model.language.lower_units).__name__, str(intermediate)
+    return measures.of_texts(utterances, measure, folder, *depends, keep=keep)
 
 
 def cache_frames(corpus: Corpus, model: SpeechLLM, config: ModelConfig, folder: Path, device: torch.device) -> Corpus:
@@ -284,13 +306,13 @@ def cache_frames(corpus: Corpus, model: SpeechLLM, config: ModelConfig, folder: 
         cache.write(_encode_all(corpus, model, device), dtype="fp16")  # outputs of a last norm: well inside its range
     dist.barrier()
     dataset = Dataset(utterances, SAMPLE_RATE, frames=FrameCache(place, key).get)
-    return Corpus(dataset, corpus.lengths, corpus.batch)
+    return Corpus(dataset, corpus.tokens, corpus.batch)
 
 
 def encoding_flops(corpus: Corpus, model: SpeechLLM) -> float:
     """What `cache_frames` costs, whether or not another experiment has paid it."""
-    samples = torch.tensor([round(length.seconds * SAMPLE_RATE) for length in corpus.lengths])
-    return model.encoder.flops(samples).forward
+    samples = (corpus.lengths.seconds * SAMPLE_RATE).round().astype(np.int64)
+    return model.encoder.flops(torch.from_numpy(samples)).forward
 
 
 @torch.inference_mode()

@@ -31,9 +31,9 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
 from asrllm.batch import Batch
-from asrllm.data import audio, kaldi
+from asrllm.data import kaldi
 from asrllm.data.dataset import Dataset, batches
-from asrllm.data.sampler import BatchConfig, Length
+from asrllm.data.sampler import BatchConfig
 from asrllm.experiment import Corpus, Loader, cache_frames
 from asrllm.models.build import ModelConfig, build
 from asrllm.models.frontend import SAMPLE_RATE
@@ -223,7 +223,7 @@ def main() -> None:
     plain = PlainLoop(model, load_llm(LlmConfig(model=folder)).requires_grad_(False))
     corpus = Corpus(
         dataset,
-        [Length(audio.seconds(each), 0) for each in chosen],
+        None,
         BatchConfig(max_seconds=options.batch_seconds, jitter=0),
     )
     with tempfile.TemporaryDirectory() as place:

@@ -8,11 +8,13 @@ written; one or two utterances run forward, to weigh their activations.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from asrllm import dist
 from asrllm.batch import Batch
-from asrllm.data.sampler import Length, padding_share
+from asrllm.data.sampler import Plan
 from asrllm.experiment import Corpus, ExperimentConfig, encoding_flops
 from asrllm.models.speech_llm import SpeechLLM
 from asrllm.train import memory, optim
@@ -29,8 +31,8 @@ class Epoch:
     """The first epoch of a corpus, for one process."""
 
     corpus: Corpus
-    batches: list[list[int]]
-    seconds: list[float]  # of every example
+    batches: Plan
+    seconds: NDArray[np.float64]  # of every example
 
     @classmethod
     def of(cls, corpus: Corpus, seed: int) -> "Epoch":
@@ -39,8 +41,8 @@ class Epoch:
 
     @property
     def hours(self) -> float:
-        """Audio that one process hears."""
-        return sum(self.seconds[index] for batch in self.batches for index in batch) / 3600
+        """Audio that one process hears, about."""
+        return float(self.seconds.sum()) / 3600 / dist.world_size()
 
     def sample(self) -> Iterator[Batch]:
         """Some batches without their audio."""
@@ -81,7 +83,7 @@ def _weights(config: ExperimentConfig, model: SpeechLLM) -> list[str]:
 
 def _data(epoch: Epoch) -> str:
     corpus, batches = epoch.corpus, epoch.batches
-    padding = padding_share(batches, [Length(seconds, 0) for seconds in epoch.seconds])
+    padding = batches.padding_share(epoch.seconds)
     here = f" on each of {dist.world_size()} processes" if dist.world_size() > 1 else ""
     sizes = f"{len(corpus.dataset)} utterances; an epoch has {len(epoch.seconds)} examples, {epoch.hours:.2f} h, "
     return f"{sizes}{len(batches)} batches{here}, {padding:.1%} padding"

@@ -19,7 +19,7 @@ from asrllm.batch import Batch
 from asrllm.console import UserError, write_atomically
 from asrllm.data import kaldi, sampler
 from asrllm.data.dataset import Dataset, batches
-from asrllm.data.sampler import BatchConfig, Length
+from asrllm.data.sampler import BatchConfig, Lengths
 from asrllm.decode.decoder import DecodeConfig, PretrainedConfig, decode, prepared
 from asrllm.decode.fusion import FusionConfig, Pieces
 from asrllm.decode.joint import JointConfig
@@ -158,9 +158,8 @@ def _decode(
 ) -> list[NBest]:
     """Results in the order of `utterances`; batches of like durations."""
     dataset = Dataset(utterances, SAMPLE_RATE)
-    lengths = [Length(seconds, 0) for seconds in dataset.seconds(0)]
     limits = BatchConfig(max_seconds=batch_seconds, jitter=0.0)
-    plan = sampler.plan(lengths, limits, 0, 0)
+    plan = sampler.plan(Lengths(dataset.seconds(0)), limits, 0, 0)
     found: dict[str, NBest] = {}
     with console.progress("decoding", len(utterances), "utterances") as advance:
         for batch in batches(dataset, plan):

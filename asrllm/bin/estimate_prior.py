@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from asrllm import console, dist
-from asrllm.data import kaldi, sampler
+from asrllm.data import index, sampler
 from asrllm.data.dataset import Dataset, batches
-from asrllm.data.sampler import BatchConfig, Length
+from asrllm.data.sampler import BatchConfig, Lengths
 from asrllm.decode.prior import PRIOR_FILE, PriorSum, write_prior
 from asrllm.experiment import Experiment
 from asrllm.models.frontend import SAMPLE_RATE
@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     device = dist.start(args.ngpu, 0)
     model = Experiment(args.exp).model().to(device)
-    dataset = Dataset(kaldi.read(args.data), SAMPLE_RATE)
-    lengths = [Length(seconds, 0) for seconds in dataset.seconds(0)]
+    dataset = Dataset(index.read(args.data), SAMPLE_RATE)
+    lengths = Lengths(dataset.seconds(0))
     plan = sampler.plan(lengths, BatchConfig(max_seconds=args.batch_seconds, jitter=0.0), 0, 0)
     prior = PriorSum(model.ctc_tokenizer.size)
     for batch in console.track(batches(dataset, plan), "estimating", len(plan), "batches"):

@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     seed_everything(config.train.seed)
     model = new_model(config, args.tokenizer)
     listed = (None, None) if args.dry_run else (args.exp / "skipped.train.txt", args.exp / "skipped.valid.txt")
-    train_set = open_corpus(args.train_data, config, model, listed[0], training=True)
-    valid_set = open_corpus(args.valid_data, config, model, listed[1], training=False)
+    train_set = open_corpus(args.train_data, config, model, args.tokenizer, listed[0], training=True)
+    valid_set = open_corpus(args.valid_data, config, model, args.tokenizer, listed[1], training=False)
     model.to(device)
     if args.dry_run:
         for line in plan.lines(config, model, train_set, valid_set, device) if dist.rank() == 0 else ():

@@ -1,7 +1,7 @@
 """What is done to waves in training: speed (Ko et al. 2015, section 2), room, silence, noise.
 
-Every draw is a function of the seed, the epoch and the utterance's id: no random state, hence the same on every rank
-and after a restart. SpecAugment works on features and stands in the encoder's front end.
+Every draw is a function of the seed, the epoch and the utterance's number or id: no random state, hence the same on
+every rank and after a restart. SpecAugment works on features and stands in the encoder's front end.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pydantic
 import torch
+from numpy.typing import NDArray
 
 from asrllm.config import Config
 from asrllm.data.clips import Clips
@@ -77,10 +78,9 @@ def generator(*key: int | str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def draw_factor(factors: Sequence[float], seed: int, epoch: int, utt_id: str) -> float:
-    """One of `factors`, all equally likely."""
-    digest = hashlib.blake2b(f"{seed} {epoch} {utt_id}".encode(), digest_size=8).digest()
-    return factors[int.from_bytes(digest, "little") % len(factors)]
+def draw_factors(factors: Sequence[float], seed: int, epoch: int, count: int) -> NDArray[np.float64]:
+    """For each of `count` utterances one of `factors`, all equally likely."""
+    return np.array(factors)[generator(seed, epoch, "speed").integers(len(factors), size=count)]
 
 
 def speed(wave: torch.Tensor, factor: float) -> torch.Tensor:

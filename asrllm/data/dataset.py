@@ -4,13 +4,16 @@ What an item is depends on (its number, the epoch, the seed) alone, so results d
 rank or on where a run was resumed. It knows nothing of tokens or features; batch plans come from `asrllm.data.sampler`.
 """
 
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from asrllm.batch import Batch, pad
 from asrllm.console import UserError
@@ -18,7 +21,9 @@ from asrllm.data import audio
 from asrllm.data import augment as augments
 from asrllm.data.augment import PLAIN, AugmentConfig, Augmenter, JoinConfig, generator
 from asrllm.data.clips import Clips
+from asrllm.data.index import Utterances
 from asrllm.data.kaldi import Utterance
+from asrllm.data.sampler import Plan
 
 _BATCHES_AHEAD = 2
 
@@ -32,11 +37,54 @@ class Item:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Examples:
+    """All examples of an epoch by number: utterances in their order, some of them joined, then clips without speech."""
+
+    utterances: Utterances
+    factors: NDArray[np.float64] | None  # speed of each utterance; None: all at 1
+    joined: tuple[NDArray[np.int64], NDArray[np.int64]] | None  # see `join`; None: every utterance for itself
+    seconds: NDArray[np.float64]  # of each example, all changes counted in
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def __getitem__(self, number: int) -> Item:
+        members = self._members(number)
+        named = "+".join(self.utterances[member].utt_id for member in members)
+        return Item(named or f"no-speech-{number - self.spoken}", members, float(self.seconds[number]))
+
+    def __iter__(self) -> Iterator[Item]:
+        return (self[number] for number in range(len(self)))
+
+    @property
+    def spoken(self) -> int:
+        """How many examples hold speech."""
+        return len(self.utterances) if self.joined is None else len(self.joined[1]) - 1
+
+    def factor(self, member: int) -> float:
+        """The speed of an utterance."""
+        return 1.0 if self.factors is None else float(self.factors[member])
+
+    def sums(self, counts: NDArray[np.int32]) -> NDArray[np.int32]:
+        """What the utterances have of something, for each example."""
+        spoken = counts if self.joined is None else np.add.reduceat(counts[self.joined[0]], self.joined[1][:-1])
+        return np.pad(spoken, (0, len(self) - self.spoken))
+
+    def _members(self, number: int) -> tuple[int, ...]:
+        if number >= self.spoken:
+            return ()
+        if self.joined is None:
+            return (number,)
+        members, starts = self.joined
+        return tuple(members[starts[number] : starts[number + 1]].tolist())
+
+
 class Dataset:
     """Utterances of a data directory as waves and texts, changed in training.
 
     Args:
-        utterances: from `asrllm.data.kaldi.read`.
+        utterances: from `asrllm.data.index.read`, or any in memory.
         sample_rate: Hz of all waves.
         speed_factors: one of them is drawn for each utterance and epoch.
         seed: of these draws and those of `augment`.
@@ -46,7 +94,7 @@ class Dataset:
 
     def __init__(
         self,
-        utterances: Sequence[Utterance],
+        utterances: Sequence[Utterance] | Utterances,
         sample_rate: int,
         speed_factors: Sequence[float] = (1.0,),
         seed: int = 0,
@@ -57,7 +105,7 @@ class Dataset:
             raise UserError(
                 "speed_factors and augment change the audio, so encoder outputs cannot be cached: turn one of them off"
             )
-        self.utterances = utterances
+        self.utterances = utterances if isinstance(utterances, Utterances) else Utterances.of(utterances)
         self.sample_rate = sample_rate
         self.speed_factors = speed_factors
         self.seed = seed
@@ -70,9 +118,9 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.utterances)
 
-    def seconds(self, epoch: int) -> list[float]:
-        """Length of every example of an epoch, all changes counted in; opens only files without `utt2dur`."""
-        return [item.seconds for item in self.items(epoch)]
+    def seconds(self, epoch: int) -> NDArray[np.float64]:
+        """Length of every example of an epoch, all changes counted in."""
+        return self.items(epoch).seconds
 
     def item(self, index: int, epoch: int) -> tuple[torch.Tensor, str]:
         """The wave (S,) and the text of one example of an epoch."""
@@ -80,7 +128,11 @@ class Dataset:
         if not item.members:
             return self._clip(item, epoch), ""
         members = [self.utterances[member] for member in item.members]
-        waves = [augments.speed(audio.load(each, self.sample_rate), self._factor(each, epoch)) for each in members]
+        factors = [self.items(epoch).factor(member) for member in item.members]
+        waves = [
+            augments.speed(audio.load(each, self.sample_rate), factor)
+            for each, factor in zip(members, factors, strict=True)
+        ]
         wave = waves[0] if len(waves) == 1 else torch.cat(waves)
         wave = self._augmenter.apply(wave, self._augmenter.draw(epoch, item.utt_id))
         return wave, " ".join(each.text for each in members if each.text)
@@ -105,22 +157,28 @@ class Dataset:
         samples = torch.tensor([round(item.seconds * self.sample_rate) for item in items])
         return Batch([item.utt_id for item in items], texts, None, samples)
 
-    def _items(self, epoch: int) -> list[Item]:
-        """The examples of an epoch: utterances in their order, some of them joined, then clips without speech."""
-        made = []
-        for members in join([audio.seconds(each) for each in self.utterances], self.augment.join, self.seed, epoch):
-            chosen = [self.utterances[member] for member in members]
-            utt_id = "+".join(each.utt_id for each in chosen)
-            change = self._augmenter.draw(epoch, utt_id)
-            seconds = sum(audio.seconds(each) / self._factor(each, epoch) for each in chosen)
-            made.append(Item(utt_id, members, seconds + (change.before + change.after) / self.sample_rate))
+    def _items(self, epoch: int) -> Examples:
+        utterances, factors, joined = self.utterances, None, None
+        seconds = utterances.seconds
+        if tuple(self.speed_factors) != (1.0,):
+            factors = augments.draw_factors(self.speed_factors, self.seed, epoch, len(utterances))
+            seconds = seconds / factors
+        if self.augment.join is not None:
+            joined = join(utterances.seconds, self.augment.join, self.seed, epoch)
+            seconds = np.add.reduceat(seconds[joined[0]], joined[1][:-1])
+        if self.augment.noise is not None:
+            changes = (
+                self._augmenter.draw(epoch, item.utt_id) for item in Examples(utterances, factors, joined, seconds)
+            )
+            silences = np.fromiter((change.before + change.after for change in changes), np.float64, len(seconds))
+            seconds = seconds + silences / self.sample_rate
         if (empty := self.augment.empty) is not None:
-            for number in range(round(empty.share * len(self.utterances))):
-                utt_id = f"no-speech-{number}"
-                draws = generator(self.seed, epoch, utt_id)
-                samples = round(draws.uniform(empty.min_seconds, empty.max_seconds) * self.sample_rate)
-                made.append(Item(utt_id, (), samples / self.sample_rate))
-        return made
+            draws = (
+                generator(self.seed, epoch, f"no-speech-{number}").uniform(empty.min_seconds, empty.max_seconds)
+                for number in range(round(empty.share * len(utterances)))
+            )
+            seconds = np.append(seconds, [round(each * self.sample_rate) / self.sample_rate for each in draws])
+        return Examples(utterances, factors, joined, seconds)
 
     def _clip(self, item: Item, epoch: int) -> torch.Tensor:
         assert self._silent is not None
@@ -128,29 +186,35 @@ class Dataset:
         number, place = int(draws.integers(len(self._silent.paths))), float(draws.random())
         return self._silent.piece(number, place, round(item.seconds * self.sample_rate))
 
-    def _factor(self, utterance: Utterance, epoch: int) -> float:
-        return augments.draw_factor(self.speed_factors, self.seed, epoch, utterance.utt_id)
 
+def join(
+    seconds: NDArray[np.float64], config: JoinConfig, seed: int, epoch: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which utterances of an epoch are spoken one after another.
 
-def join(seconds: Sequence[float], config: JoinConfig | None, seed: int, epoch: int) -> list[tuple[int, ...]]:
-    """Which utterances of an epoch are spoken one after another: each in one tuple, ordered by their first ones."""
-    if config is None:
-        return [(index,) for index in range(len(seconds))]
+    Returns:
+        All utterances, those of an example one after another; where each example begins in them, and the end. Examples
+        are ordered by their first utterances.
+    """
     draws = generator(seed, epoch, "join")
-    made: list[list[int]] = []
-    total = 0.0
-    for index in draws.permutation(len(seconds)).tolist():
-        follows = draws.random() < config.share
-        if made and follows and total + seconds[index] <= config.max_seconds:
-            made[-1].append(index)
-            total += seconds[index]
+    members = draws.permutation(len(seconds))
+    follows = draws.random(len(seconds)) < config.share
+    starts, total = array("q"), 0.0
+    for place, (size, wanted) in enumerate(zip(seconds[members].tolist(), follows.tolist(), strict=True)):
+        if place and wanted and total + size <= config.max_seconds:
+            total += size
         else:
-            made.append([index])
-            total = seconds[index]
-    return sorted(map(tuple, made))
+            starts.append(place)
+            total = size
+    bounds = np.array([*starts, len(members)])
+    order = np.argsort(members[bounds[:-1]])
+    sizes = np.diff(bounds)[order]
+    ends = np.cumsum(sizes)
+    places = np.arange(len(members)) + np.repeat(bounds[:-1][order] - (ends - sizes), sizes)
+    return members[places], np.concatenate([np.zeros(1, np.int64), ends])
 
 
-def batches(dataset: Dataset, plan: Sequence[Sequence[int]], epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+def batches(dataset: Dataset, plan: Sequence[Sequence[int]] | Plan, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
     """The batches of a plan in its order, from number `start` on, made by one thread ahead of their use.
 
     Closing the iterator, or leaving its loop by an error, ends the thread.
@@ -158,8 +222,8 @@ def batches(dataset: Dataset, plan: Sequence[Sequence[int]], epoch: int = 0, sta
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
     waiting: deque[Future[Batch]] = deque()
     try:
-        for indices in plan[start:]:
-            waiting.append(pool.submit(dataset.batch, indices, epoch))
+        for number in range(start, len(plan)):
+            waiting.append(pool.submit(dataset.batch, plan[number], epoch))
             if len(waiting) > _BATCHES_AHEAD:
                 yield waiting.popleft().result()
         while waiting:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from asrllm.console import track, write_atomically
-from asrllm.data import audio, kaldi
+from asrllm.data import audio, index, kaldi
 from asrllm.data.kaldi import Utterance
 
 _SOURCES = ("wav.scp", "segments", "text", "utt2spk", "reco2file_and_channel")
@@ -51,6 +51,7 @@ def write(folder: Path, out: Path, sample_rate: int, channel: int | None = None,
         temporary.mkdir()
         entries = _write_archive(utterances, temporary / "audio.ark", out / "audio.ark", sample_rate, jobs)
         kaldi.write_tables(kaldi.tables(entries), temporary)
+        index.write(temporary)
         (temporary / "format.json").write_text(json.dumps(stamp, indent=1) + "\n")
     return True
 

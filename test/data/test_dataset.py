@@ -115,10 +115,16 @@ def test_changed_waves_are_the_same_after_a_restart(everything: Dataset) -> None
 
 
 def test_every_utterance_is_heard_once_an_epoch_and_joined_ones_fit() -> None:
-    seconds = [0.5 + index % 7 for index in range(400)]
+    seconds = np.array([0.5 + index % 7 for index in range(400)])
+
+    def joined(share: float, epoch: int) -> list[list[int]]:
+        members, starts = join(seconds, JoinConfig(share=share, max_seconds=8.0), seed=1, epoch=epoch)
+        return [part.tolist() for part in np.split(members, starts[1:-1])]
+
     for share in (0.0, 0.4):
-        groups = join(seconds, JoinConfig(share=share, max_seconds=8.0), seed=1, epoch=2)
+        groups = joined(share, 2)
+        assert [group[0] for group in groups] == sorted(group[0] for group in groups)
         assert sorted(index for group in groups for index in group) == list(range(400))
         assert all(len(group) == 1 or sum(seconds[index] for index in group) <= 8.0 for group in groups)
         assert (len(groups) < 400) == (share > 0)
-    assert groups != join(seconds, JoinConfig(share=0.4, max_seconds=8.0), seed=1, epoch=3)
+    assert groups != joined(0.4, 3)
