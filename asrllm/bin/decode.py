@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,7 +21,7 @@ from asrllm.data.dataset import Dataset, batches
 from asrllm.data.sampler import BatchConfig, Lengths
 from asrllm.decode.decoder import DecodeConfig, PretrainedConfig, decode, prepared
 from asrllm.decode.fusion import FusionConfig, Pieces
-from asrllm.decode.joint import JointConfig
+from asrllm.decode.joint import Companions, JointConfig
 from asrllm.decode.prior import PRIOR_FILE, read_prior
 from asrllm.decode.text_lm import TextLm, TextLmConfig, text_lm
 from asrllm.experiment import Experiment
@@ -98,7 +97,7 @@ def _fingerprint(config: DecodeConfig, exp: Path, utterances: Sequence[kaldi.Utt
 
 
 def _wants_prior(config: DecodeConfig) -> bool:
-    return isinstance(config.search, FusionConfig) and config.search.weights.prior != 0.0
+    return isinstance(config.search, FusionConfig | JointConfig) and bool(config.search.weights.prior)
 
 
 @contextmanager
@@ -122,13 +121,15 @@ def _recogniser(config: DecodeConfig, exp: Path, device: torch.device) -> Iterat
         if isinstance(config.search, JointConfig) and experiment.config.model.llm is None:
             raise UserError(f"{exp}: its model has no LLM: decode it with search.type ctc_greedy")
         model = experiment.model().to(device)
-        lm = _language_model(config.search.lm, model) if isinstance(config.search, JointConfig) else None
+        joint = (
+            _companions(config.search, experiment, model) if isinstance(config.search, JointConfig) else Companions()
+        )
         pieces = _pieces(config.search, experiment, model, device) if isinstance(config.search, FusionConfig) else None
         with ExitStack() as stack:
-            for part in (model, lm, pieces.lm.llm if pieces else None):
+            for part in (model, joint.lm, pieces.lm.llm if pieces else None):
                 if part is not None:
                     stack.enter_context(prepared(part.to(device), config))
-            yield lambda batch: decode(model, batch.to(device), config, SAMPLE_RATE, lm, pieces)
+            yield lambda batch: decode(model, batch.to(device), config, SAMPLE_RATE, joint, pieces)
 
 
 def _pieces(config: FusionConfig, experiment: Experiment, model: SpeechLLM, device: torch.device) -> Pieces:
@@ -144,13 +145,17 @@ def load_text_lm(config: TextLmConfig, device: torch.device) -> TextLm:
     return text_lm(config, llm, LlmTokenizer(config.model))
 
 
-def _language_model(name: str | None, model: SpeechLLM) -> Any:
-    """The causal LM that a search names, over the tokens of the model's LLM."""
-    if name is None:
-        return None
-    if not LlmTokenizer(name).same_vocabulary(model.llm_tokenizer):
-        raise UserError(f"{name}: its tokens are not those of the model's LLM: joint decoding needs one vocabulary")
-    return load_llm(LlmConfig(model=name))
+def _companions(config: object, experiment: Experiment, model: SpeechLLM) -> Companions:
+    """What joint decoding takes from elsewhere: a causal LM over the tokens of the model's LLM, the label prior."""
+    if not isinstance(config, JointConfig):
+        return Companions()
+    wanted = config.weights.prior is not None
+    log_prior = read_prior(experiment.folder / PRIOR_FILE, model.ctc_tokenizer.size) if wanted else None
+    if config.lm is None:
+        return Companions(None, log_prior)
+    if not LlmTokenizer(config.lm).same_vocabulary(model.llm_tokenizer):
+        raise UserError(f"{config.lm}: other tokens than those of the model's LLM: joint decoding needs one vocabulary")
+    return Companions(load_llm(LlmConfig(model=config.lm)), log_prior)
 
 
 def _decode(

@@ -33,6 +33,11 @@ class Chains:
         self.lens, self.labels = self.lens.to(device), self.labels.to(device)
         return self
 
+    def sums(self, scores: torch.Tensor) -> torch.Tensor:
+        """For each token (V,) the sum of the `scores` (U,) of its labels; 0 where it cannot be written."""
+        real = torch.arange(self.labels.shape[1], device=self.lens.device) < self.lens[:, None]
+        return (scores[self.labels] * real).sum(1)
+
     def of(self, tokens: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels (N, M) of `tokens` (N,) after sequences that end in `last` (N,), and how many they are."""
         labels, lens = self.labels[tokens], self.lens[tokens]

@@ -9,14 +9,13 @@ from typing import Annotated, Literal
 
 import pydantic
 import torch
-from transformers import PreTrainedModel
 
 from asrllm.batch import Batch
 from asrllm.config import Config
 from asrllm.decode.beam import Finished
 from asrllm.decode.ctc_search import CtcGreedyConfig, CtcPrefixConfig, ctc_greedy, prefix_beam_search
 from asrllm.decode.fusion import Fusion, FusionConfig, Pieces
-from asrllm.decode.joint import JointConfig, joint_search
+from asrllm.decode.joint import Companions, JointConfig, joint_search
 from asrllm.decode.packed import packed
 from asrllm.decode.scorer import SpeechModel, Tokenizer
 from asrllm.hypothesis import Hypothesis, NBest
@@ -59,12 +58,12 @@ def decode(
     batch: Batch,
     config: DecodeConfig,
     sample_rate: int = 16000,
-    lm: PreTrainedModel | None = None,
+    companions: Companions | None = None,
     pieces: Pieces | None = None,
 ) -> list[NBest]:
     """Recognise a batch; one n-best list per utterance, in the order of the batch.
 
-    `lm` is the language model that joint decoding names, if it names one; `pieces` are what fusion wants.
+    `companions` are what joint decoding wants beside the model, `pieces` what fusion does.
 
     Raises:
         UserError: the model cannot be searched, or gives what is not a number.
@@ -83,7 +82,7 @@ def decode(
                 assert pieces is not None, "fusion wants an LM"
                 hypotheses, counts = _fusion(model, batch, pieces)
             case JointConfig():
-                found = joint_search(model, batch, config.search, seconds, lm)
+                found = joint_search(model, batch, config.search, seconds, companions or Companions())
                 hypotheses = [[_spell(each, model.llm_tokenizer) for each in pool] for pool in found]
             case PretrainedConfig():
                 raise ValueError("a pretrained recogniser is run by transformers, not by a search")

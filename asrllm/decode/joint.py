@@ -5,7 +5,7 @@ It knows the model as a `SpeechModel`; not files.
 """
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -33,6 +33,8 @@ class Weights(Config):
     llm: float = pydantic.Field(default=1.0, gt=0.0)
     ctc: float | None = pydantic.Field(default=None, ge=0.0)  # log-probability of the CTC head
     lm: float | None = None  # log-probability of the language model `lm`
+    ilm: float | None = None  # log-probability of the LLM without the speech; below zero it is divided out
+    prior: float | None = pydantic.Field(default=None, le=0.0)  # log prior of the CTC labels, divided out
     length: float | None = None  # 1 for each token but the end: above zero a reward
 
     def given(self) -> dict[str, float]:
@@ -43,7 +45,8 @@ class Weights(Config):
 class JointConfig(BeamConfig):
     """Beam search over the LLM's tokens with a sum of scores.
 
-    With CTC there is no need to divide by the length: `length_exponent: 0`.
+    With CTC there is no need to divide by the length: `length_exponent: 0`. Where a weight of `lm` or `ilm` is below
+    zero, nothing bounds what a longer hypothesis may gain, and the search goes on to the token limit.
     """
 
     type: Literal["beam"] = "beam"
@@ -58,29 +61,41 @@ class JointConfig(BeamConfig):
         return self
 
 
-class Length:
-    """Counts tokens: one for each but an end."""
+class TokenTable:
+    """What each token adds, wherever it stands; an end token adds nothing."""
 
-    bounds = (0.0, 1.0)
-
-    def __init__(self, end_ids: list[int]) -> None:
-        self.end_ids = end_ids
+    def __init__(self, adds: torch.Tensor, end_ids: list[int]) -> None:
+        """Read `adds` (V,) float64."""
+        self.adds = adds.index_fill(0, torch.tensor(end_ids, device=adds.device), 0.0)
+        self.bounds = (self.adds.min().item(), self.adds.max().item())
 
     def start(self) -> None:
         """It remembers nothing."""
 
     def score_candidates(self, state: None, tokens: torch.Tensor) -> torch.Tensor:
-        """1 (B, K, C) for each token that is no end."""
-        return (~torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device))).double()
+        """(B, K, C)."""
+        return self.adds[tokens]
 
     def advance(self, state: None, rows: torch.Tensor, tokens: torch.Tensor) -> None:
         """It remembers nothing."""
 
 
+@dataclass(frozen=True)
+class Companions:
+    """What a search uses beside the model, if its weights ask for it."""
+
+    lm: Any = None  # a causal LM of transformers
+    log_prior: torch.Tensor | None = None  # of the CTC labels, see `decode/prior.py`
+
+
 def joint_search(
-    model: SpeechModel, batch: Batch, config: JointConfig, seconds: list[float], lm: PreTrainedModel | None = None
+    model: SpeechModel,
+    batch: Batch,
+    config: JointConfig,
+    seconds: list[float],
+    companions: Companions,
 ) -> list[list[Finished]]:
-    """The n best hypotheses of each utterance of `seconds`; `lm` is what `config.lm` names.
+    """The n best hypotheses of each utterance of `seconds`.
 
     Raises:
         UserError: units or vocabularies that cannot be joined; see also `beam_search`.
@@ -92,13 +107,21 @@ def joint_search(
     batch = replace(batch, frames=frames, frame_lens=frame_lens)
     scorer = LlmScorer(model.llm, *model.prefix(batch), max(limits), model.heard(batch))
     scorers: dict[str, Scorer[Any]] = {"llm": scorer}
-    if lm is not None:
-        scorers["lm"] = _lm_scorer(lm, model, len(batch), max(limits))
+    if "lm" in weights:
+        assert companions.lm is not None, "the configuration names a language model"
+        scorers["lm"] = _lm_scorer(companions.lm, model, len(batch), max(limits))
+    if "ilm" in weights:
+        silence = replace(batch, frames=frames[:, :0], frame_lens=torch.zeros_like(frame_lens))
+        scorers["ilm"] = LlmScorer(model.llm, *model.prefix(silence), max(limits))
     raters: dict[str, CandidateScorer[Any]] = {}
     if "ctc" in weights:
         raters["ctc"] = ctc_scorer(model, CtcPrefix(*model.ctc_log_probs(batch)))
+    if "prior" in weights:
+        assert companions.log_prior is not None, "the configuration asks for a prior"
+        raters["prior"] = TokenTable(_chains(model).sums(companions.log_prior.to(frames.device)), model.llm_end_ids)
     if "length" in weights:
-        raters["length"] = Length(model.llm_end_ids)
+        ones = torch.ones(_size(model.llm), dtype=torch.float64, device=frames.device)
+        raters["length"] = TokenTable(ones, model.llm_end_ids)
     return beam_search(scorers, weights, model.llm_end_ids, limits, config, raters, least)
 
 
@@ -113,18 +136,21 @@ def ctc_scorer(model: SpeechModel, prefix: CtcPrefix) -> CtcScorer | CtcWordScor
     Raises:
         UserError: they allow none.
     """
-    units: Any = model.ctc_tokenizer
-    tokens: Any = model.llm_tokenizer
-    device, size = prefix.lens.device, _size(model.llm)
-    if isinstance(units, SentencePieceTokenizer):
-        words = _words(units, tokens)
-        starts = torch.tensor([token in words.starts for token in range(size)], device=device)
+    if isinstance(model.ctc_tokenizer, SentencePieceTokenizer):
+        tokens: Any = model.llm_tokenizer
+        words = _words(model.ctc_tokenizer, tokens)
+        starts = torch.tensor([token in words.starts for token in range(_size(model.llm))], device=prefix.lens.device)
         return CtcWordScorer(prefix, words.spell, starts, model.llm_end_ids)
-    return CtcScorer(prefix, _chains(units, tokens, size).to(device), model.llm_end_ids)
+    return CtcScorer(prefix, _chains(model), model.llm_end_ids)
+
+
+def _chains(model: SpeechModel) -> Chains:
+    texts: tuple[Any, Any] = (model.ctc_tokenizer, model.llm_tokenizer)
+    return _spelled(*texts, _size(model.llm)).to(model.llm.device)
 
 
 @lru_cache(maxsize=1)
-def _chains(units: Any, tokens: Any, size: int) -> Chains:
+def _spelled(units: Any, tokens: Any, size: int) -> Chains:
     return Chains(spell_tokens(units, tokens), size, first_space(units))
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import cached_property
 
 import pytest
 import torch
@@ -10,11 +11,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from asrllm.decode.beam import BeamConfig, Finished, beam_search
 from asrllm.decode.ctc_prefix import CtcPrefix
 from asrllm.decode.ctc_scorer import Chains, CtcScorer
-from asrllm.decode.joint import Length
+from asrllm.decode.joint import TokenTable
 from asrllm.decode.scorer import LlmScorer
 
 WIDTH, END, LABELS = 32, 2, 4
 SPELLED = {0: [1], 1: [2], 3: [1, 2], 5: [1, 2, 3], 6: [3, 3], 7: []}  # 4 cannot be written, 7 is silent
+LOG_PRIOR = torch.tensor([0.0, -0.5, -1.5, -3.0], dtype=torch.float64)
 
 
 def llama(units: int) -> PreTrainedModel:
@@ -27,7 +29,7 @@ class Task:
 
     def __init__(self, units: int, frames: list[int]) -> None:
         self.llms = {"llm": llama(units), "lm": llama(units)}
-        self.frames = torch.tensor(frames)
+        self.units, self.frames = units, torch.tensor(frames)
         self.prefix_lens = torch.tensor([3 + row % 4 for row in range(len(frames))])
         self.embeds = {name: torch.randn(len(frames), 6, WIDTH) for name in self.llms}
         self.log_probs = torch.log_softmax(2 * torch.randn(len(frames), max(frames), LABELS), -1)
@@ -44,7 +46,9 @@ class Task:
             if name in weights
         }
         prefix = CtcPrefix(self.log_probs[rows, : frames.max()], frames)
-        raters = {"ctc": CtcScorer(prefix, self.chains, [END]), "length": Length([END])}
+        tables = {"length": torch.ones(self.units, dtype=torch.float64), "prior": self.chains.sums(LOG_PRIOR)}
+        raters = {"ctc": CtcScorer(prefix, self.chains, [END])}
+        raters |= {name: TokenTable(table, [END]) for name, table in tables.items()}
         raters = {name: rater for name, rater in raters.items() if name in weights}
         return beam_search(scorers, weights, [END], limits, config, raters)
 
@@ -58,7 +62,8 @@ class Task:
                 logits = llm(inputs_embeds=torch.cat([prefix, after])[None]).logits[0, len(prefix) - 1 :]
             found[name] = torch.log_softmax(logits, -1)[torch.arange(len(tokens)), torch.tensor(tokens)].sum().item()
         said = [token for token in tokens if token != END]
-        return found | {"ctc": self.ctc(row, said, tokens[-1] == END), "length": len(said)}
+        prior = sum(LOG_PRIOR[label].item() for token in said for label in SPELLED.get(token, []))
+        return found | {"ctc": self.ctc(row, said, tokens[-1] == END), "length": len(said), "prior": prior}
 
     def ctc(self, row: int, tokens: list[int], whole: bool) -> float:
         if any(token not in SPELLED for token in tokens):
@@ -69,11 +74,21 @@ class Task:
             targets, sizes = torch.tensor([labels], dtype=torch.long), torch.tensor([len(labels)])
             loss = torch.nn.functional.ctc_loss(log_probs[:, None], targets, self.frames[row, None], sizes, 0, "none")
             return -loss.item()
-        total = 0.0
-        for path in itertools.product(range(LABELS), repeat=len(log_probs)):
-            if [label for label, _ in itertools.groupby(path) if label][: len(labels)] == labels:
-                total += math.exp(sum(log_probs[t, label].item() for t, label in enumerate(path)))
+        total = sum(p for said, p in self.said[row].items() if list(said[: len(labels)]) == labels)
         return math.log(total) if total else -math.inf
+
+    @cached_property
+    def said(self) -> list[dict[tuple[int, ...], float]]:
+        return [self._say(row) for row in range(len(self.frames))]
+
+    def _say(self, row: int) -> dict[tuple[int, ...], float]:
+        """Probability of each label sequence, over all paths."""
+        log_probs = self.log_probs[row, : self.frames[row]].double().tolist()
+        found: dict[tuple[int, ...], float] = {}
+        for path in itertools.product(range(LABELS), repeat=len(log_probs)):
+            labels = tuple(label for label, _ in itertools.groupby(path) if label)
+            found[labels] = found.get(labels, 0.0) + math.exp(sum(log_probs[t][c] for t, c in enumerate(path)))
+        return found
 
 
 WEIGHTS = [
@@ -82,28 +97,30 @@ WEIGHTS = [
     {"llm": 1.0, "ctc": 0.3, "lm": -0.4},
     {"llm": 1.0, "ctc": 0.3, "length": 1.5},
     {"llm": 1.0, "ctc": 0.0, "length": -0.5},
+    {"llm": 1.0, "ctc": 0.6, "prior": -0.3},
 ]
 
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=str)
-@pytest.mark.parametrize("exponent", [0.0, 1.0])
-def test_wide_beam_is_exhaustive(weights: dict[str, float], exponent: float) -> None:
-    """The sixth unit is a chain of three labels; one cannot be written; 4 tokens at most."""
+def test_wide_beam_is_exhaustive(weights: dict[str, float]) -> None:
+    """The fourth unit is a chain of two labels, the fifth cannot be written; 3 tokens at most."""
     units, limit, frames = 6, 3, [5, 4]
     task = Task(units, frames)
-    config = BeamConfig(beam=units**limit, nbest=6, candidates=units, length_exponent=exponent)
     others = [unit for unit in range(units) if unit != END]
     complete = [[*body, END] for size in range(limit) for body in itertools.product(others, repeat=size)]
     complete += [list(body) for body in itertools.product(others, repeat=limit)]
-    for row, pool in enumerate(task.search(weights, config, [limit] * len(frames))):
-        sums = {}
-        for tokens in complete:
-            scores = task.scores(row, tokens)
-            total = sum(weight * scores[name] for name, weight in weights.items() if weight)
-            sums[tuple(tokens)] = total / len(tokens) ** exponent
-        best = sorted(sums, key=lambda each: -sums[each])[:6]
-        assert [(*each.tokens, *[END] * each.ended) for each in pool] == best
-        assert [each.score for each in pool] == pytest.approx([sums[each] for each in best], abs=1e-5)
+    totals = []
+    for row in range(len(frames)):
+        scores = {tuple(tokens): task.scores(row, tokens) for tokens in complete}
+        weighted = {name: weight for name, weight in weights.items() if weight}
+        totals.append({each: sum(weighted[name] * scores[each][name] for name in weighted) for each in scores})
+    for exponent in (0.0, 1.0, 2.0):
+        config = BeamConfig(beam=units**limit, nbest=6, candidates=units, length_exponent=exponent)
+        for pool, sums in zip(task.search(weights, config, [limit] * len(frames)), totals, strict=True):
+            ranks = {tokens: total / len(tokens) ** exponent for tokens, total in sums.items()}
+            best = sorted(ranks, key=lambda each: -ranks[each])[:6]
+            assert [(*each.tokens, *[END] * each.ended) for each in pool] == best
+            assert [each.score for each in pool] == pytest.approx([ranks[each] for each in best], abs=1e-5)
 
 
 def test_sums_are_those_of_teacher_forcing() -> None:
@@ -113,7 +130,8 @@ def test_sums_are_those_of_teacher_forcing() -> None:
     ended = [(row, each) for row, pool in enumerate(pools) for each in pool if each.ended]
     assert len(ended) > 5
     for row, each in ended:
-        wanted = task.scores(row, [*each.tokens, END])
+        scores = task.scores(row, [*each.tokens, END])
+        wanted = {name: scores[name] for name in weights}
         assert each.scores == pytest.approx(wanted, abs=1e-4)
         assert each.score == pytest.approx(sum(weights[name] * wanted[name] for name in weights), abs=1e-4)
 

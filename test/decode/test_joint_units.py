@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from asrllm.batch import Batch, pad
 from asrllm.console import UserError
 from asrllm.decode.ctc_prefix import CtcPrefix
-from asrllm.decode.joint import JointConfig, Weights, ctc_scorer, joint_search
+from asrllm.decode.joint import Companions, JointConfig, Weights, ctc_scorer, joint_search
 from asrllm.text import tokenizer as tokenizers
 from asrllm.text.llm_tokenizer import LlmTokenizer
 
@@ -100,7 +100,7 @@ def test_an_llm_that_knows_nothing_writes_what_was_heard(
     model = Heard(llm_folder, units_of(kind, llm_folder, tmp_path))
     batch = Batch([str(row) for row in range(5)], TEXTS, None, torch.zeros(5, dtype=torch.long))
     config = JointConfig(beam=6, candidates=300, length_exponent=0.0, weights=Weights(ctc=3.0))
-    found = joint_search(model, batch, config, [3.0] * 5)
+    found = joint_search(model, batch, config, [3.0] * 5, Companions())
     assert [model.llm_tokenizer.decode(pool[0].tokens) for pool in found] == TEXTS
     for row, pool in enumerate(found):
         assert pool[0].scores["ctc"] == pytest.approx(ctc(model, row, TEXTS[row]), abs=1e-5)
@@ -123,4 +123,4 @@ def test_other_units_are_refused(llm_folder: Path) -> None:
     model.ctc_tokenizer = Sounds()
     batch = Batch(["0"] * 5, TEXTS, None, torch.zeros(5, dtype=torch.long))
     with pytest.raises(UserError, match="units of type Sounds cannot be joined"):
-        joint_search(model, batch, JointConfig(weights=Weights(ctc=1.0)), [3.0] * 5)
+        joint_search(model, batch, JointConfig(weights=Weights(ctc=1.0)), [3.0] * 5, Companions())
