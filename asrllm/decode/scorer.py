@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from transformers import PreTrainedModel
 
-from asrllm.batch import Batch, real
+from asrllm.batch import Batch, pad, real
 from asrllm.console import UserError
 from asrllm.decode.cache import TreeCache
 
@@ -139,19 +139,70 @@ class LlmScorer:
 
     def start(self) -> tuple[torch.Tensor, LlmState]:
         """Read all prefixes; padding lies behind the real positions, so causal attention never sees it."""
-        rows, size, _ = self.embeds.shape
+        return self._read_prefixes(self.embeds, self.lens, (self.lens - 1)[:, None])
+
+    def start_with(self, drafts: list[list[int]]) -> tuple[torch.Tensor, LlmState]:
+        """Read all prefixes and after each its draft; scores (B, 1 + most tokens, V) from the prefix' end on."""
+        tokens, draft_lens = pad([torch.tensor(draft, dtype=torch.long) for draft in drafts])
+        lens = self.lens + draft_lens.to(self.lens.device)
+        embedded = self.llm.get_input_embeddings()(tokens.to(self.embeds.device)).to(self.embeds.dtype)
+        room = self.embeds.new_zeros(len(drafts), tokens.shape[1], self.embeds.shape[2])
+        embeds = torch.cat([self.embeds, room], 1)
+        steps = torch.arange(tokens.shape[1], device=embeds.device)
+        embeds[torch.arange(len(drafts), device=embeds.device)[:, None], self.lens[:, None] + steps] = embedded
+        where = self.lens[:, None] - 1 + torch.arange(tokens.shape[1] + 1, device=embeds.device)
+        return self._read_prefixes(embeds, lens, where)
+
+    def score(self, tokens: torch.Tensor, state: LlmState) -> tuple[torch.Tensor, LlmState]:
+        """Add a column for each token; a hypothesis sees its past and its own column."""
+        rows, beam = tokens.shape
+        own = torch.eye(beam, dtype=torch.bool, device=tokens.device).expand(rows, -1, -1)
+        visible = torch.cat([state.visible, own], dim=2)
+        log_probs = self._read(tokens, visible, state.positions[:, None].expand(-1, beam), state)
+        return log_probs, replace(state, visible=visible, positions=state.positions + 1)
+
+    def read(self, tokens: torch.Tensor, state: LlmState) -> tuple[torch.Tensor, LlmState]:
+        """Append a chain of `tokens` (B, n) to the one hypothesis of each utterance; scores (B, n, V) after each."""
+        rows, count = tokens.shape
+        own = torch.ones(count, count, dtype=torch.bool, device=tokens.device).tril().expand(rows, -1, -1)
+        visible = torch.cat([state.visible.expand(-1, count, -1), own], dim=2)
+        positions = state.positions[:, None] + torch.arange(count, device=tokens.device)
+        log_probs = self._read(tokens, visible, positions, state)
+        return log_probs, replace(state, visible=visible[:, -1:], positions=state.positions + count)
+
+    def _read(
+        self, tokens: torch.Tensor, visible: torch.Tensor, positions: torch.Tensor, state: LlmState
+    ) -> torch.Tensor:
+        """Scores (B, n, V) after `tokens` (B, n), of which each sees its line of `visible` (B, n, columns)."""
+        mask = torch.zeros(visible.shape, dtype=self.embeds.dtype, device=tokens.device)
+        mask.masked_fill_(~visible, torch.finfo(mask.dtype).min)
+        output = self.llm(
+            input_ids=tokens,
+            position_ids=positions,
+            attention_mask=mask[:, None],
+            past_key_values=state.cache,
+            use_cache=True,
+            heard=state.heard,
+        )
+        return _log_probs(output.logits)
+
+    def _read_prefixes(
+        self, embeds: torch.Tensor, lens: torch.Tensor, where: torch.Tensor
+    ) -> tuple[torch.Tensor, LlmState]:
+        """Scores (B, m, V) at the positions `where` (B, m) of `embeds`, real up to `lens`."""
+        rows, size, _ = embeds.shape
         cache = TreeCache()
-        positions = torch.arange(size, device=self.embeds.device).expand(rows, -1)
-        last = (self.lens - 1)[:, None, None]
+        positions = torch.arange(size, device=embeds.device).expand(rows, -1)
+        places = where.clamp(max=size - 1)[..., None]
 
-        def keep_last(head: torch.nn.Module, hidden: tuple[torch.Tensor]) -> torch.Tensor:
-            """The head is most of the work at a position: give it only the last real one of each row."""
-            return hidden[0].gather(1, last.expand(-1, 1, hidden[0].shape[2]))
+        def keep_some(head: torch.nn.Module, hidden: tuple[torch.Tensor]) -> torch.Tensor:
+            """The head is most of the work at a position: give it only those that are asked for."""
+            return hidden[0].gather(1, places.expand(-1, -1, hidden[0].shape[2]))
 
-        handle = self.llm.get_output_embeddings().register_forward_pre_hook(keep_last)
+        handle = self.llm.get_output_embeddings().register_forward_pre_hook(keep_some)
         try:
             output = self.llm(
-                inputs_embeds=self.embeds,
+                inputs_embeds=embeds,
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
@@ -159,25 +210,7 @@ class LlmScorer:
             )
         finally:
             handle.remove()
-        return _log_probs(output.logits), LlmState(cache, real(self.lens, size)[:, None], self.lens, self.heard)
-
-    def score(self, tokens: torch.Tensor, state: LlmState) -> tuple[torch.Tensor, LlmState]:
-        """Add a column for each token; a hypothesis sees its past and its own column."""
-        rows, beam = tokens.shape
-        own = torch.eye(beam, dtype=torch.bool, device=tokens.device).expand(rows, -1, -1)
-        visible = torch.cat([state.visible, own], dim=2)
-        dtype = self.embeds.dtype
-        mask = torch.zeros(visible.shape, dtype=dtype, device=tokens.device)
-        mask.masked_fill_(~visible, torch.finfo(dtype).min)
-        output = self.llm(
-            input_ids=tokens,
-            position_ids=state.positions[:, None].expand(-1, beam),
-            attention_mask=mask[:, None],
-            past_key_values=state.cache,
-            use_cache=True,
-            heard=state.heard,
-        )
-        return _log_probs(output.logits), replace(state, visible=visible, positions=state.positions + 1)
+        return _log_probs(output.logits), LlmState(cache, real(lens, size)[:, None], lens, self.heard)
 
     def select(self, state: LlmState, rows: torch.Tensor) -> LlmState:
         """Reorder the mask; touch the cache only when utterances leave or half of its columns are dead."""
