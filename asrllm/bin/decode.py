@@ -23,6 +23,7 @@ from asrllm.decode.decoder import DecodeConfig, PretrainedConfig, decode, prepar
 from asrllm.decode.fusion import FusionConfig, Pieces
 from asrllm.decode.joint import Companions, JointConfig
 from asrllm.decode.prior import PRIOR_FILE, read_prior
+from asrllm.decode.speculative import SpeculativeConfig
 from asrllm.decode.text_lm import TextLm, TextLmConfig, text_lm
 from asrllm.experiment import Experiment
 from asrllm.hypothesis import Hypothesis, NBest, shard_name, write_shard
@@ -118,7 +119,7 @@ def _recogniser(config: DecodeConfig, exp: Path, device: torch.device) -> Iterat
         yield transcribe
     else:
         experiment = Experiment(exp)
-        if isinstance(config.search, JointConfig) and experiment.config.model.llm is None:
+        if isinstance(config.search, JointConfig | SpeculativeConfig) and experiment.config.model.llm is None:
             raise UserError(f"{exp}: its model has no LLM: decode it with search.type ctc_greedy")
         model = experiment.model().to(device)
         joint = (

@@ -18,6 +18,7 @@ from asrllm.decode.fusion import Fusion, FusionConfig, Pieces
 from asrllm.decode.joint import Companions, JointConfig, joint_search
 from asrllm.decode.packed import packed
 from asrllm.decode.scorer import SpeechModel, Tokenizer
+from asrllm.decode.speculative import SpeculativeConfig, drafted_search
 from asrllm.hypothesis import Hypothesis, NBest
 
 
@@ -36,7 +37,7 @@ class DecodeConfig(Config):
     """
 
     search: Annotated[
-        CtcGreedyConfig | CtcPrefixConfig | FusionConfig | JointConfig | PretrainedConfig,
+        CtcGreedyConfig | CtcPrefixConfig | FusionConfig | JointConfig | SpeculativeConfig | PretrainedConfig,
         pydantic.Field(discriminator="type"),
     ]
     batch_seconds: float = pydantic.Field(60.0, gt=0.0)
@@ -84,6 +85,9 @@ def decode(
             case JointConfig():
                 found = joint_search(model, batch, config.search, seconds, companions or Companions())
                 hypotheses = [[_spell(each, model.llm_tokenizer) for each in pool] for pool in found]
+            case SpeculativeConfig():
+                best, counts = drafted_search(model, batch, config.search, seconds)
+                hypotheses = [[_spell(each, model.llm_tokenizer)] for each in best]
             case PretrainedConfig():
                 raise ValueError("a pretrained recogniser is run by transformers, not by a search")
     return [NBest(*each) for each in zip(batch.utt_ids, seconds, hypotheses, counts, strict=True)]

@@ -25,6 +25,13 @@ class Tokenizer(Protocol):
         """The text of `ids`."""
 
 
+class LlmTokenizer(Tokenizer, Protocol):
+    """The tokens of the LLM."""
+
+    def encode_transcript(self, text: str) -> list[int]:
+        """The tokens that the LLM writes for a transcript, without an end token."""
+
+
 class SpeechModel(Protocol):
     """The part of a speech LLM that decoding calls."""
 
@@ -37,7 +44,7 @@ class SpeechModel(Protocol):
         """The tokens that end a transcript."""
 
     @property
-    def llm_tokenizer(self) -> Tokenizer:
+    def llm_tokenizer(self) -> LlmTokenizer:
         """The units of the LLM."""
 
     @property

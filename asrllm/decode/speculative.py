@@ -2,7 +2,7 @@
 
 The LLM reads prefix and draft in one pass. Where its own choice departs from the draft, its token is taken, and the
 rest of the draft, found again by edit distance, is the guess for the next pass (ours). The result is that of greedy
-search, whatever the draft; a good one saves nearly all passes. It does not know where drafts come from.
+search, whatever the draft; a good one saves nearly all passes.
 """
 
 from dataclasses import dataclass, field, replace
@@ -11,9 +11,12 @@ from typing import Literal
 import pydantic
 import torch
 
+from asrllm.batch import Batch
 from asrllm.config import Config
 from asrllm.decode.beam import BeamConfig, Finished
-from asrllm.decode.scorer import LlmScorer, LlmState
+from asrllm.decode.ctc_search import ctc_greedy
+from asrllm.decode.joint import token_limit
+from asrllm.decode.scorer import LlmScorer, LlmState, SpeechModel
 
 
 class SpeculativeConfig(Config):
@@ -28,12 +31,7 @@ class SpeculativeConfig(Config):
     @property
     def greedy(self) -> BeamConfig:
         """The search that gives the same result."""
-        return BeamConfig(
-            beam=1,
-            length_exponent=self.length_exponent,
-            tokens_per_second=self.tokens_per_second,
-            max_tokens=self.max_tokens,
-        )
+        return BeamConfig.model_validate({"beam": 1} | self.model_dump(exclude={"type", "draft_tokens"}))
 
 
 @dataclass
@@ -87,6 +85,19 @@ class _Text:
                 break
         self.counts["draft_accepted"] += right
         return right
+
+
+def drafted_search(
+    model: SpeechModel, batch: Batch, config: SpeculativeConfig, seconds: list[float]
+) -> tuple[list[Finished], list[dict[str, int]]]:
+    """`speculative_search` from the best path of the CTC head, for utterances of `seconds`."""
+    limits = [token_limit(each, config.greedy) for each in seconds]
+    frames, frame_lens = model.encode(batch)
+    batch = replace(batch, frames=frames, frame_lens=frame_lens)
+    paths = ctc_greedy(*model.ctc_log_probs(batch))
+    drafts = [model.llm_tokenizer.encode_transcript(model.ctc_tokenizer.decode(labels)) for labels, _ in paths]
+    scorer = LlmScorer(model.llm, *model.prefix(batch), max(limits), model.heard(batch))
+    return speculative_search(scorer, drafts, model.llm_end_ids, limits, config)
 
 
 @torch.inference_mode()
