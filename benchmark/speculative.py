@@ -2,7 +2,7 @@
 
     python benchmark/speculative.py --exp egs/mini/asr1/exp/train_align --data egs/mini/asr1/dump/dev
 
-Run it from the recipe's folder if the experiment names its LLM by a relative path. Times are of the search alone: frames
+Run it from the folder of the recipe if the experiment names its LLM by a relative path. Times are of the search: frames
 of the encoder are computed before. Both searches must give the same texts; passes are interleaved, medians taken.
 """
 
