@@ -46,6 +46,13 @@ class TreeCache(Cache):
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=TreeLayer)
 
+    def spread(self, rows: int) -> None:
+        """Let each of `rows` utterances begin with what the one here has read."""
+        for layer in self.layers:
+            assert isinstance(layer, TreeLayer)
+            layer.keys = layer.keys[:, :, : layer.used].expand(rows, -1, -1, -1).contiguous()
+            layer.values = layer.values[:, :, : layer.used].expand(rows, -1, -1, -1).contiguous()
+
     def keep(self, rows: torch.Tensor, columns: torch.Tensor) -> None:
         """Drop all but the utterances `rows` (B',) and, in each of them, `columns` (B', C')."""
         for layer in self.layers:

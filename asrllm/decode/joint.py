@@ -105,7 +105,7 @@ def joint_search(
     weights = config.weights.given()
     frames, frame_lens = model.encode(batch)
     batch = replace(batch, frames=frames, frame_lens=frame_lens)
-    scorer = LlmScorer(model.llm, *model.prefix(batch), max(limits), model.heard(batch))
+    scorer = LlmScorer(model.llm, *model.prefix(batch), max(limits), model.heard(batch), model.before())
     scorers: dict[str, Scorer[Any]] = {"llm": scorer}
     if "lm" in weights:
         assert companions.lm is not None, "the configuration names a language model"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from asrllm.batch import Batch, pad, real
@@ -51,8 +52,11 @@ class SpeechModel(Protocol):
     def ctc_tokenizer(self) -> Tokenizer:
         """The units of the CTC head; 0 is its blank."""
 
+    def before(self) -> torch.Tensor:
+        """Embeddings (P, H) of the text that every prefix begins with; P may be 0."""
+
     def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings (B, L, H) before the transcript, zeros past the end, and their lengths (B,)."""
+        """Embeddings (B, L, H) from there to the transcript, zeros past the end, and their lengths (B,), at least 1."""
 
     def heard(self, batch: Batch) -> "Heard | None":
         """What the LLM hears beside the prefix, by cross-attention; None without."""
@@ -117,6 +121,8 @@ class LlmState:
 class LlmScorer:
     """log p(token | prefix, tokens before) of a causal LM, by one pass over the prefixes and one per token after.
 
+    What all prefixes begin with is read once and shared.
+
     The model runs its own attention, under a 4-D mask and explicit positions, so the result is that of the model on the
     whole sequence without padding. Refused are models for which this cannot hold.
     """
@@ -130,15 +136,18 @@ class LlmScorer:
         lens: torch.Tensor,
         max_tokens: int,
         heard: Heard | None = None,
+        before: torch.Tensor | None = None,
     ) -> None:
-        """Score continuations of `embeds` (B, L, H), real up to `lens` (B,), by at most `max_tokens` tokens.
+        """Score continuations of `before` (P, H), then `embeds` (B, L, H), real up to `lens` (B,).
 
-        `heard` is handed to the layers of the model in every pass.
+        At most `max_tokens` tokens follow. `heard` is handed to the layers of the model in every pass but that over
+        `before`, which is the same for all utterances.
 
         Raises:
             UserError: the model keeps a state that cannot be branched, or its context is too short.
         """
-        check_llm(llm, int(lens.max()) + max_tokens)
+        self.before = embeds.new_zeros(0, embeds.shape[2]) if before is None else before.to(embeds.dtype)
+        check_llm(llm, len(self.before) + int(lens.max()) + max_tokens)
         self.llm = llm
         self.embeds = embeds
         self.lens = lens
@@ -198,11 +207,11 @@ class LlmScorer:
     ) -> tuple[torch.Tensor, LlmState]:
         """Scores (B, m, V) at the positions `where` (B, m) of `embeds`, real up to `lens`."""
         rows, size, _ = embeds.shape
-        cache = TreeCache()
-        positions = torch.arange(size, device=embeds.device).expand(rows, -1)
+        cache, shared = self._read_before(rows), len(self.before)
+        positions = torch.arange(shared, shared + size, device=embeds.device).expand(rows, -1)
         places = where.clamp(max=size - 1)[..., None]
 
-        def keep_some(head: torch.nn.Module, hidden: tuple[torch.Tensor]) -> torch.Tensor:
+        def keep_some(head: nn.Module, hidden: tuple[torch.Tensor]) -> torch.Tensor:
             """The head is most of the work at a position: give it only those that are asked for."""
             return hidden[0].gather(1, places.expand(-1, -1, hidden[0].shape[2]))
 
@@ -211,13 +220,23 @@ class LlmScorer:
             output = self.llm(
                 inputs_embeds=embeds,
                 position_ids=positions,
+                attention_mask=_causal(shared, size, embeds) if shared else None,
                 past_key_values=cache,
                 use_cache=True,
                 heard=self.heard,
             )
         finally:
             handle.remove()
-        return _log_probs(output.logits), LlmState(cache, real(lens, size)[:, None], lens, self.heard)
+        visible = nn.functional.pad(real(lens, size), (shared, 0), value=True)
+        return _log_probs(output.logits), LlmState(cache, visible[:, None], shared + lens, self.heard)
+
+    def _read_before(self, rows: int) -> TreeCache:
+        """The cache after what all prefixes begin with, for `rows` utterances."""
+        cache = TreeCache()
+        if len(self.before):
+            self.llm.base_model(inputs_embeds=self.before[None], past_key_values=cache, use_cache=True)
+            cache.spread(rows)
+        return cache
 
     def select(self, state: LlmState, rows: torch.Tensor) -> LlmState:
         """Reorder the mask; touch the cache only when utterances leave or half of its columns are dead."""
@@ -261,6 +280,12 @@ def check_llm(llm: PreTrainedModel, size: int) -> None:
                 f"{name} has a {what} of {limit} positions, but prefix and token limit together are {size}: "
                 "cut the audio into shorter segments or lower max_tokens"
             )
+
+
+def _causal(past: int, size: int, like: torch.Tensor) -> torch.Tensor:
+    """Mask (1, 1, size, past + size) to add: each position sees all of the past, itself and those before."""
+    lowest = torch.full((size, past + size), torch.finfo(like.dtype).min, dtype=like.dtype, device=like.device)
+    return lowest.triu(past + 1)[None, None]
 
 
 def _log_probs(logits: torch.Tensor) -> torch.Tensor:

@@ -96,7 +96,7 @@ def drafted_search(
     batch = replace(batch, frames=frames, frame_lens=frame_lens)
     paths = ctc_greedy(*model.ctc_log_probs(batch))
     drafts = [model.llm_tokenizer.encode_transcript(model.ctc_tokenizer.decode(labels)) for labels, _ in paths]
-    scorer = LlmScorer(model.llm, *model.prefix(batch), max(limits), model.heard(batch))
+    scorer = LlmScorer(model.llm, *model.prefix(batch), max(limits), model.heard(batch), model.before())
     return speculative_search(scorer, drafts, model.llm_end_ids, limits, config)
 
 
@@ -117,7 +117,7 @@ def speculative_search(
     texts = [_Text([*draft, end_ids[0]], limit, ends) for draft, limit in zip(drafts, limits, strict=True)]
     guesses = [text.guess(config.draft_tokens) for text in texts]
     log_probs, state = scorer.start_with(guesses)
-    first = scorer.lens
+    first = len(scorer.before) + scorer.lens
     live = list(range(len(texts)))
     while True:
         best, chosen = log_probs.max(dim=2)

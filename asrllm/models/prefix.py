@@ -50,7 +50,7 @@ def join(
         tokens: transcript tokens per utterance.
     """
     texts = [prompt.after + row for row in tokens] if tokens is not None else [prompt.after] * len(speech)
-    least = 0 if prompt.before or prompt.after else 1
+    least = 0 if prompt.after else 1
     text_lens, sizes = [len(text) for text in texts], [max(size, least) for size in speech_lens.tolist()]
     speech = nn.functional.pad(speech, (0, 0, 0, max(0, least - speech.shape[1])))
     ids = torch.tensor([token for text in texts for token in text], dtype=torch.int64, device=speech.device)

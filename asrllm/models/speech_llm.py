@@ -190,13 +190,15 @@ class SpeechLLM(nn.Module):
         frames, lens = self.encode(batch)
         return self.ctc(frames), lens
 
+    def before(self) -> torch.Tensor:
+        """Embeddings (P, H) of the text before the audio, the same for all utterances."""
+        return prefix.before(self.llm, self._prompt(), llms.embed(self.llm, torch.tensor(0, device=self.llm.device)))
+
     def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Text before, speech, text after: embeddings (B, L, H), real positions first, and their lengths."""
+        """Speech and text after: embeddings (B, L, H), real positions first, and their lengths, at least 1."""
         frames, lens = self.encode(batch)
-        prompt = self._prompt()
-        sequence = prefix.join(self.llm, prompt, *self._in_row(*self._speech(frames, lens, None)))
-        before = prefix.before(self.llm, prompt, sequence.embeds)
-        embeds, prefix_lens = pad([torch.cat([before, row]) for row in sequence.embeds.split(sequence.lens)])
+        sequence = prefix.join(self.llm, self._prompt(), *self._in_row(*self._speech(frames, lens, None)))
+        embeds, prefix_lens = pad(list(sequence.embeds.split(sequence.lens)))
         return embeds, prefix_lens.to(embeds.device)
 
     def heard(self, batch: Batch) -> Heard | None:

@@ -40,6 +40,9 @@ class Toy:
     def heard(self, batch: Batch) -> None:
         return None
 
+    def before(self) -> torch.Tensor:
+        return torch.zeros(0, 16)
+
     def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         frames = batch.waves[:, : batch.waves.shape[1] // 1600 * 1600].unflatten(1, (-1, 1600))[..., :16]
         return frames, batch.wave_lens // 1600

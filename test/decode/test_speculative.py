@@ -130,3 +130,21 @@ def test_an_utterance_does_not_depend_on_its_mates() -> None:
         size = int(sizes[row])
         alone, _ = drafted(llm, embeds[row : row + 1, :size], sizes[row : row + 1], [[9, 12, 4][row]], [drafts[row]])
         same(alone[0], together[row])
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_a_beginning_that_all_share_is_read_once(make: object) -> None:
+    torch.manual_seed(1)
+    llm = make()  # type: ignore[operator]
+    embeds, sizes = prefixes([3, 7, 5])
+    before = torch.randn(4, WIDTH)
+    whole = torch.cat([before.expand(3, -1, -1), embeds], 1)
+    limits = [9, 12, 4]
+    truth = greedy(llm, whole, sizes + 4, limits)
+    scorer = LlmScorer(llm, embeds, sizes, 12, before=before)
+    shared = [pool[0] for pool in beam_search({"llm": scorer}, {"llm": 1.0}, [END], limits, CONFIG.greedy)]
+    scorer = LlmScorer(llm, embeds, sizes, 12, before=before)
+    quick, _ = speculative_search(scorer, [[3, 4, 5], [], truth[2].tokens], [END], limits, CONFIG)
+    for one, other, third in zip(truth, shared, quick, strict=True):
+        same(one, other)
+        same(one, third)
