@@ -54,7 +54,8 @@ def read_decoding(folder: Path) -> dict[str, NBest]:
     """All shards of a decoding by utterance id.
 
     Raises:
-        UserError: no shard, shards of different splits, a shard missing, a line cut off, an utterance given twice.
+        UserError: no shard, shards of different splits, a shard missing, a line cut off, an utterance given twice or
+            without any hypothesis.
     """
     shards = {path: re.fullmatch(r"hyp\.(\d+)of(\d+)\.jsonl", path.name) for path in sorted(folder.glob("hyp.*.jsonl"))}
     splits = {int(match[2]) for match in shards.values() if match}
@@ -76,6 +77,8 @@ def read_decoding(folder: Path) -> dict[str, NBest]:
                 result = NBest(**entry | {"hypotheses": [Hypothesis(**each) for each in entry["hypotheses"]]})
             except (ValueError, TypeError, KeyError) as fault:
                 raise UserError(f"{path}: line {number}: not a result of a decoding ({fault}): decode again") from None
+            if not result.hypotheses:
+                raise UserError(f"{path}: line {number}: utterance {result.utt_id} has no hypothesis: decode again")
             if result.utt_id in results:
                 raise UserError(f"{path}: line {number}: utterance {result.utt_id} is given twice: decode again")
             results[result.utt_id] = result

@@ -120,7 +120,15 @@ def test_configurations_fit_their_programs(recipe: Path) -> None:
 
 def test_every_configuration_of_a_recipe_is_valid(recipe: Path) -> None:
     """Also those that run.sh does not name, which its user may put in their place; bases through their users."""
-    kinds = {"train": "train", "decode": "decode", "score": "score", "tokenizer": "train_tokenizer", "zero": "decode"}
+    kinds = {
+        "train": "train",
+        "decode": "decode",
+        "score": "score",
+        "tokenizer": "train_tokenizer",
+        "zero": "decode",
+        "rescore": "rescore",
+        "tune": "tune",
+    }
     files = sorted(recipe.glob("conf/*.yaml"))
     bases = set(re.findall(r"(?m)^base: *(\S+)", "\n".join(file.read_text() for file in files)))
     for file in files:
