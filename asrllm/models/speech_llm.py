@@ -158,7 +158,7 @@ class SpeechLLM(nn.Module):
         if speech_lens is None:  # a hypothesis has about as many tokens as the transcript
             speech_lens = (targets - 1).minimum(frames) if spells else projector.output_lens(frames)
         speech, first = speech_lens.cpu(), len(self._prompt().before)
-        lens = self._in_row(frames, speech)[1] + len(self._prompt().after) + targets - 1
+        lens = (speech if self.cross is None else 0) + len(self._prompt().after) + targets - 1
         projected = projector.flops(frames, speech), projector.flops(longest(frames), longest(speech))
         done = [Work("projector", *projected, below)]
         if spells:

@@ -141,6 +141,12 @@ def test_flops_are_those_that_torch_counts():
         for number, block in enumerate(cross.blocks):
             block(torch.randn(2, 9, WIDTH), heard.keys[number], heard.values[number], heard.mask, None)
     assert cross.flops(lens, speech_lens).forward == pytest.approx(counter.get_total_flops(), rel=0.02)
+    system = crossed(llama())
+    whole = batch([9000, 16000], ["abc", "dd"])
+    heard = system(whole, ("llm",))["llm"].speech_lens
+    work = {each.part: each for each in system.work(whole, ("llm",), heard)}
+    text_lens = torch.tensor([3 + 3, 3 + 2])  # three tokens of the prompt
+    assert work["cross"].real == work["cross"].padded == system.cross.flops(text_lens, heard)
 
 
 def test_an_llm_in_bfloat16():
