@@ -6,6 +6,7 @@ order. It knows tables; neither audio nor batches.
 """
 
 import json
+import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -43,6 +44,12 @@ class Utterances:
     def __iter__(self) -> Iterator[Utterance]:
         return (self[number] for number in range(len(self)))
 
+    def texts(self) -> Iterator[str]:
+        """The transcripts in their order."""
+        if isinstance(self._rows, Table) and self._chosen is None:
+            return self._rows.texts()
+        return (each.text for each in self)
+
     def take(self, numbers: NDArray[np.int64]) -> "Utterances":
         """These utterances, numbered anew."""
         taken = Utterances(self._rows, self.seconds[numbers])
@@ -57,7 +64,7 @@ class Table:
         self.folder, self._seconds = folder, seconds
         names = [name for name in _TABLES if (folder / name).is_file()]
         self._starts = {name: np.load(folder / _FOLDER / f"{name}.npy", mmap_mode="r") for name in names}
-        self._bytes = {name: np.memmap(folder / name, np.uint8, "r") for name in names}
+        self._bytes = {name: _mapped(folder / name) for name in names}
 
     def __len__(self) -> int:
         return len(self._seconds)
@@ -76,8 +83,22 @@ class Table:
 
     def _line(self, name: str, number: int) -> tuple[str, str]:
         begin, end = self._starts[name][number : number + 2].tolist()
-        key, _, value = self._bytes[name][begin:end].tobytes().decode().rstrip("\n").partition(" ")
+        key, _, value = self._bytes[name][begin:end].decode().rstrip("\n").partition(" ")
         return key, value
+
+    def texts(self) -> Iterator[str]:
+        """All transcripts, read in one go."""
+        if "text" not in self._bytes:
+            yield from [""] * len(self)
+            return
+        with (self.folder / "text").open(encoding="utf-8", newline="\n") as stream:
+            for line in stream:
+                yield line.rstrip("\n").partition(" ")[2]
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def write(folder: Path) -> None:

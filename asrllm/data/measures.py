@@ -39,7 +39,7 @@ def of_texts(
         path = place / f"measures-{key[:16]}.npy"
         if path.is_file():
             return np.load(path, mmap_mode="r")
-    texts = (each.text for each in track(utterances, f"measuring {folder}", len(utterances), "transcripts"))
+    texts = track(utterances.texts(), f"measuring {folder}", len(utterances), "transcripts")
     values = np.fromiter(itertools.chain.from_iterable(map(measure, texts)), np.int32, 2 * len(utterances))
     if path is not None and keep:
         with write_atomically(path) as temporary, temporary.open("wb") as stream:

@@ -35,6 +35,7 @@ def test_each_utterance_is_that_of_the_tables(tmp_path: Path, text: str) -> None
     whole, found = kaldi.read(folder), index.read(folder)
     assert index.place(folder) is not None
     assert list(found) == whole
+    assert list(found.texts()) == [each.text for each in whole]
     np.testing.assert_array_equal(found.seconds, [each.seconds for each in whole])
 
 
