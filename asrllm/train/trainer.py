@@ -220,7 +220,8 @@ class Trainer:
             self._count_skipped(group)
         rates = {f"rate_{part}": rate for part, rate in result.rates.items()}
         norms = {f"gradient_norm_{part}": norm for part, norm in result.norms.items()}
-        return {"loss": result.tally.figures()["loss"], "gradient_norm": result.norm, **norms, **rates}
+        flops = {"step_tflops": result.cost.total / 1e12, "step_padding_tflops": result.cost.padding / 1e12}
+        return {"loss": result.tally.figures()["loss"], "gradient_norm": result.norm, **flops, **norms, **rates}
 
     def _count_skipped(self, group: Group) -> None:
         """List a step that was not finite; end the run after too many in a row."""

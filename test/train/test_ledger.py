@@ -37,6 +37,11 @@ def test_roles() -> None:
     assert cost("projector", recomputed=("encoder", "llm"))[2] == 20  # no gradient passes the encoder
 
 
+def order(epoch: int) -> list[int]:
+    """The toy loader's."""
+    return torch.randperm(24, generator=torch.Generator().manual_seed(epoch)).tolist()
+
+
 def test_a_run_adds_up_its_steps(tmp_path: Path) -> None:
     """The toy's 8 + 8 weights, two FLOPs each forward; trained, three times that."""
     phases = [BOTH | {"steps": 6}, {"steps": 6, "train": {"head": 0.1}, "losses": {"near": 1.0}}]
@@ -49,4 +54,9 @@ def test_a_run_adds_up_its_steps(tmp_path: Path) -> None:
     assert summary["hardware"] == summary["model"] + summary["padding"] > summary["model"]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["tflops"] for line in lines if line["kind"] == "train"][-1] == pytest.approx(10 * one / 1e12)
+    steps = [line for line in lines if line["kind"] == "train" and line["step"] == 2]  # four utterances, 8 weights
+    real = sum(len(make_batch([number]).waves[0]) for number in order(0)[4:8])
+    longest = max(len(make_batch([number]).waves[0]) for number in order(0)[4:8])
+    assert steps[0]["step_tflops"] == pytest.approx(2 * 3 * 2 * 8 * real / 1e12)
+    assert steps[0]["step_padding_tflops"] == pytest.approx(2 * 3 * 2 * 8 * (4 * longest - real) / 1e12)
     assert json.loads((tmp_path / "summary.json").read_text())["flops"] == summary
