@@ -10,12 +10,12 @@ from pathlib import Path
 
 from asrllm import config, console
 from asrllm.console import UserError, write_atomically
+from asrllm.score.hallucination import hallucination
 from asrllm.score.page import page
 from asrllm.score.recordings import links
 from asrllm.score.reports import write_reports
 from asrllm.score.scoring import (
     RATE,
-    Aligned,
     MatchConfig,
     ScoreConfig,
     SetScore,
@@ -26,6 +26,7 @@ from asrllm.score.scoring import (
 )
 from asrllm.score.sources import date_of, names, read_joined
 from asrllm.score.units import splitter
+from asrllm.score.utterances import Aligned
 from asrllm.text.normalize import normalizer
 
 SCHEMA = ScoreConfig
@@ -90,6 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         ignored=joined.ignored,
         speakers={each.utt_id: each.speaker for each in joined.utterances},
         units=tuple(scores),
+        hallucination=hallucination(first, joined.seconds),
     )
     with write_atomically(out / "result.txt") as temporary:
         temporary.write_text("\n".join(tables), encoding="utf-8")

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from asrllm.score.align import Edit
 from asrllm.score.markup import Word
-from asrllm.score.scoring import Aligned, MatchConfig
+from asrllm.score.scoring import MatchConfig
+from asrllm.score.utterances import Aligned
 
 WIDTH = 1000  # sclite's default line width
 

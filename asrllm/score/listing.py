@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from asrllm.score.align import Counts, count
-from asrllm.score.scoring import Aligned
 from asrllm.score.table import percent, rounded
+from asrllm.score.utterances import Aligned
 
 _NOTES = {
     "SUBSTITUTIONS": (

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from asrllm.score.align import Counts
 from asrllm.score.listing import Tally
-from asrllm.score.scoring import RATE, Aligned, SetScore, UnitScore
+from asrllm.score.scoring import RATE, SetScore, UnitScore
+from asrllm.score.utterances import Aligned
 
 AT_MOST = 20_000  # utterances in the page; of a larger set those with most errors
 ROWS = 200  # of each table of confusions

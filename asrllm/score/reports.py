@@ -9,8 +9,9 @@ from asrllm.score import table
 from asrllm.score.align import count
 from asrllm.score.dump import Writer
 from asrllm.score.listing import Tally, of_speaker, overall
-from asrllm.score.scoring import Aligned, MatchConfig, Report, Unit
+from asrllm.score.scoring import MatchConfig, Report, Unit
 from asrllm.score.transcripts import write_trn
+from asrllm.score.utterances import Aligned
 
 ROOT = "hyp.trn"  # sclite names its reports by the file of the hypotheses
 

@@ -4,7 +4,6 @@ It knows no search, no model and no file but its own `score.json`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,12 +11,13 @@ import pydantic
 
 from asrllm.config import Config
 from asrllm.console import UserError, write_atomically
-from asrllm.score.align import Counts, Edit, align_all, count
+from asrllm.score.align import Counts, align_all, count
+from asrllm.score.hallucination import Hallucination
 from asrllm.score.markup import Word, characters, is_plain
 from asrllm.score.network import align_networks, as_edits, network
 from asrllm.score.significance import bootstrap_interval, cluster
 from asrllm.score.transcripts import Transcript, fold
-from asrllm.score.utterances import Joined, Utterance, items_of
+from asrllm.score.utterances import Aligned, Joined, Utterance, items_of
 from asrllm.text.normalize import NormalizerName
 
 Unit = Literal["word", "char", "mixed", "token", "phone"]
@@ -83,15 +83,7 @@ class SetScore(Config):
     ignored: tuple[str, ...]  # stm segments that are not to be scored
     speakers: dict[str, str]
     units: tuple[UnitScore, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Aligned:
-    """One utterance with its alignment."""
-
-    utterance: Utterance
-    edits: list[Edit]
-    hyp_words: Sequence[Word | None] | None = None  # with times, one for each edit; None where the words have none
+    hallucination: Hallucination  # in the first unit
 
 
 def align_set(joined: Joined, unit: Unit, match: MatchConfig, split: Callable[[str], list[str]]) -> list[Aligned]:

@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from asrllm.console import UserError
@@ -51,16 +52,32 @@ def _join_kaldi(ref: Path, hyp: Path, normalize: Normalize, wer_filter: Path | N
         speakers = {utt_id: utt_id.split("-")[0] for utt_id in texts}
     if unknown := [utt_id for utt_id in texts if utt_id not in speakers]:
         raise UserError(f"{folder / 'utt2spk'}: no speaker for {names(unknown)}: run check_data on {folder}")
-    sides = texts, _texts(hyp)
+    hyps, seconds = _texts(hyp)
+    sides = texts, hyps
     if wer_filter is not None:
         sides = _filtered(sides[0], wer_filter), _filtered(sides[1], wer_filter)
-    return join(*sides, speakers, normalize)
+    return replace(join(*sides, speakers, normalize), seconds=seconds or _durations(folder / "utt2dur"))
 
 
-def _texts(hyp: Path) -> dict[str, str]:
-    if hyp.is_dir():
-        return {utt_id: nbest.best.text for utt_id, nbest in read_decoding(hyp).items()}
-    return read_text(hyp)
+def _texts(hyp: Path) -> tuple[dict[str, str], dict[str, float]]:
+    """Hypotheses, and durations where the decoding tells them."""
+    if not hyp.is_dir():
+        return read_text(hyp), {}
+    decoding = read_decoding(hyp)
+    return (
+        {utt_id: nbest.best.text for utt_id, nbest in decoding.items()},
+        {utt_id: nbest.seconds for utt_id, nbest in decoding.items()},
+    )
+
+
+def _durations(path: Path) -> dict[str, float]:
+    """Kaldi's utt2dur, where there is one."""
+    if not path.is_file():
+        return {}
+    try:
+        return {utt_id: float(text) for utt_id, text in read_text(path).items()}
+    except ValueError as fault:
+        raise UserError(f"{path}: {fault}: expected an utterance and its seconds in each line") from None
 
 
 def date_of(hyp: Path) -> str:

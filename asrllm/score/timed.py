@@ -170,7 +170,8 @@ def join_timed(
             utterances.append(Utterance(f"{name} {place}", name, reference.speaker, ref, hyp, segment))
     missing = tuple(" ".join(key) for key in refs if key not in hyps)
     extra = tuple(sorted(" ".join(key) for key in hyps if key not in refs))
-    return Joined(utterances, missing, extra, tuple(ignored))
+    seconds = {each.utt_id: each.segment.end - each.segment.start for each in utterances if each.segment is not None}
+    return Joined(utterances, missing, extra, tuple(ignored), seconds)
 
 
 def _cut(references: Sequence[Reference], items: Sequence[Item]) -> list[list[Item]]:

@@ -1,13 +1,14 @@
-"""References joined with their hypotheses by utterance id, both sides normalised: what is aligned.
+"""References joined with their hypotheses by utterance id, both sides normalised: what is aligned, and the alignment.
 
 A missing hypothesis is an empty one, so that it counts as deletions: a set in which crashed utterances are left out
 would look better than it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asrllm.console import UserError
+from asrllm.score.align import Edit
 from asrllm.score.markup import Item, Word, change_runs, mark
 from asrllm.score.transcripts import Line, Transcript
 
@@ -37,6 +38,15 @@ class Utterance:
     segment: Segment | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """One utterance with its alignment."""
+
+    utterance: Utterance
+    edits: list[Edit]
+    hyp_words: Sequence[Word | None] | None = None  # with times, one for each edit; None where the words have none
+
+
 @dataclass(frozen=True)
 class Joined:
     """The utterances of a set, and what had no partner."""
@@ -45,6 +55,7 @@ class Joined:
     missing: tuple[str, ...] = ()  # no hypothesis: counted as deletions
     extra: tuple[str, ...] = ()  # no reference: not counted
     ignored: tuple[str, ...] = ()  # stm segments that are not to be scored
+    seconds: Mapping[str, float] = field(default_factory=dict)  # durations by utterance id, where known
 
 
 def join(refs: Mapping[str, str], hyps: Mapping[str, str], speakers: Mapping[str, str], normalize: Normalize) -> Joined:

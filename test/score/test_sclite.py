@@ -12,9 +12,10 @@ from asrllm.score import table
 from asrllm.score.align import count
 from asrllm.score.dump import Writer
 from asrllm.score.listing import Tally, of_speaker, overall
-from asrllm.score.scoring import Aligned, MatchConfig, ScoreConfig, Unit, align_set
+from asrllm.score.scoring import MatchConfig, ScoreConfig, Unit, align_set
 from asrllm.score.sources import read_joined
 from asrllm.score.units import splitter
+from asrllm.score.utterances import Aligned
 
 spec = importlib.util.spec_from_file_location("sclite_golden", Path(__file__).parent / "sclite_golden.py")
 assert spec is not None and spec.loader is not None
