@@ -16,7 +16,7 @@ from pathlib import Path
 
 from asrllm import console
 from asrllm.console import write_atomically
-from asrllm.score.results import NONE, Results, collect, render
+from asrllm.score.results import NONE, Results, collect, render, tables
 
 PACKAGES = ("torch", "transformers", "asrllm")
 
@@ -27,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
     """Options of the program."""
     options = argparse.ArgumentParser(prog="asrllm.bin.report", description=__doc__, allow_abbrev=False)
     options.add_argument("--exp", type=Path, required=True, help="folder of the experiments")
-    options.add_argument("--out", type=Path, required=True, help="the Markdown file to write, such as RESULTS.md")
+    outputs = options.add_mutually_exclusive_group(required=True)
+    outputs.add_argument("--out", type=Path, help="the Markdown file to write, such as RESULTS.md")
+    outputs.add_argument("--tables", action="store_true", help="print ESPnet's tables instead (utils/show_result.sh)")
     options.add_argument("--command", default="", help="the command that made the results, shown in the header")
     return options
 
@@ -36,6 +38,9 @@ def main(argv: list[str] | None = None) -> None:
     """Collect, copy the pictures, write."""
     args = parser().parse_args(argv)
     results = collect(args.exp)
+    if args.tables:
+        print(tables(results, _header(args.command)), end="")
+        return
     pictures = _copy_curves(results, args.out.parent / "pictures")
     text = render(results, _header(args.command), pictures)
     with write_atomically(args.out) as temporary:

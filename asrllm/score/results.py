@@ -5,12 +5,14 @@ It reads text files and writes text; it knows no model and starts nothing. A dec
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from asrllm.console import UserError
+from asrllm.score.hallucination import Share
 from asrllm.score.scoring import RATE, TOKEN, SetScore, Unit, UnitScore, read_score
 from asrllm.score.significance import matched_pairs, paired_bootstrap
 
@@ -125,7 +127,13 @@ def render(results: Results, header: Mapping[str, str], pictures: Mapping[str, s
     units: dict[Unit, None] = {score.unit: None for row in results.decodings for score in row.score.units}
     for unit in units:
         blocks += [f"## {RATE[unit]}", _error_rates(results.decodings, unit), *_verdicts(results.decodings, unit)]
-    blocks += [*_remarks(results.decodings), "## Speed", _speeds(results.decodings)]
+    blocks += [
+        *_remarks(results.decodings),
+        "## Made-up text",
+        _made_up(results.decodings),
+        "## Speed",
+        _speeds(results.decodings),
+    ]
     if results.experiments:
         blocks += ["## Models", _models(results.experiments), *_commands(results.experiments)]
     blocks += [f"![loss curves of {name}]({link})" for name, link in pictures.items()]
@@ -242,6 +250,54 @@ def _remarks(decodings: Sequence[Decoding]) -> list[str]:
         f"Texts were normalised by {' and by '.join(names)}. Intervals: bootstrap over utterances.",
         "\n".join(lines),
     ]
+
+
+def tables(results: Results, header: Mapping[str, str]) -> str:
+    """The tables that ESPnet users paste: one for each experiment and unit, without intervals."""
+    blocks = ["# RESULTS", "## Environments", "\n".join(f"- {key}: {value}" for key, value in header.items())]
+    for experiment in dict.fromkeys(row.experiment for row in results.decodings):
+        blocks.append(f"## {experiment}")
+        rows = [row for row in results.decodings if row.experiment == experiment]
+        for unit in dict.fromkeys(score.unit for row in rows for score in row.score.units):
+            lines = _error_rates(rows, unit).splitlines()
+            short = [line.removeprefix(f"|{experiment}/").removeprefix("|") for line in lines]
+            cells = [line.split("|")[:9] for line in short]
+            cells[1] = ["---"] * 9
+            blocks += [f"### {RATE[unit]}", "\n".join("|" + "|".join(row) + "|" for row in cells)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _made_up(decodings: Sequence[Decoding]) -> str:
+    """Shares of `asrllm.score.hallucination`; sets named ..._snr10 or ..._silence2 make a curve, row by row."""
+
+    def shown(share: Share) -> str:
+        if share.percent is None or share.interval_percent is None:
+            return NONE
+        return "{:.2f} ({:.2f} to {:.2f})".format(share.percent, *share.interval_percent)
+
+    rows = []
+    for row in sorted(decodings, key=lambda row: (row.experiment, row.name, *_condition(row.set))):
+        found = row.score.hallucination
+        shares = [found.unrelated, found.inserted, found.looping, found.truncated, found.non_speech]
+        letters = found.non_speech_letters_per_minute
+        rows.append([row.label, *map(shown, shares), _number(letters, ".1f")])
+    head = [
+        "%, exact 95 % interval",
+        "unrelated",
+        "5 insertions in a row",
+        "loops",
+        "truncated",
+        "output on non-speech",
+    ]
+    return _table([*head, "letters a minute of non-speech"], rows)
+
+
+def _condition(name: str) -> tuple[str, str, float]:
+    """Set, kind of condition, and falling signal-to-noise ratio or rising silence."""
+    match = re.fullmatch(r"(.*)_(snr|silence)(-?[0-9.]+)", name)
+    if match is None:
+        return name, "", 0.0
+    return match[1], match[2], float(match[3]) * (-1 if match[2] == "snr" else 1)
 
 
 def _speeds(decodings: Sequence[Decoding]) -> str:

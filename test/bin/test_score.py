@@ -14,6 +14,7 @@ from asrllm.console import UserError
 from asrllm.hypothesis import Hypothesis, NBest, shard_name, write_shard
 from asrllm.score.scoring import read_score
 
+ROOT = Path(__file__).resolve().parents[2]
 SCLITE = Path("/usr/lib/sctk/bin/sclite")
 TEXT = {"a-1": "The cat sat.", "a-2": "on the mat", "b-1": "dogs bark", "b-2": ""}
 HYPS = {"a-1": "the cat sat", "a-2": "on mat mat", "b-2": "noise"}  # b-1 is missing
@@ -198,6 +199,31 @@ def test_report_of_everything(exp: Path) -> None:
     assert "![loss curves of train_align](pictures/train_align.png)" in text
     assert (exp.parent / "pictures" / "train_align.png").read_bytes() == b"picture"
     assert "basic (1)" in text and "- command: `./run.sh`" in text
+
+
+def test_tables_that_espnet_users_paste(exp: Path) -> None:
+    done = subprocess.run([ROOT / "utils" / "show_result.sh", exp], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "# RESULTS" and lines[2] == "## Environments"
+    start = lines.index("## train_align")
+    assert lines[start + 2 : start + 7] == [
+        "### WER",
+        "",
+        "|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|",
+        "|---|---|---|---|---|---|---|---|---|",
+        "|decode_ctc/test|60|300|90.0|10.0|0.0|0.0|10.0|50.0|",
+    ]
+    wrong = subprocess.run([ROOT / "utils" / "show_result.sh", "--help"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("usage: ")
+
+
+def test_made_up_text_is_a_curve_over_conditions(exp: Path, tmp_path: Path) -> None:
+    for name in ("test_snr-5", "test_snr20", "test_silence2"):
+        run_score(tmp_path, {"s0-00": "a b c d e f g h i j k l m n"}, f"exp/train_align/decode_llm/{name}")
+    part = write_report(exp).partition("## Made-up text")[2].partition("## Speed")[0]
+    rows = [line.split("|")[1:4] for line in part.splitlines() if "decode_llm" in line]
+    assert [row[0].rpartition("/")[2] for row in rows] == ["test", "test_silence2", "test_snr20", "test_snr-5"]
+    assert rows[0][1] == "0.00 (0.00 to 5.96)" and rows[1][1] == "1.67 (0.04 to 8.94)"
 
 
 def test_report_is_the_same_twice_but_for_the_header(exp: Path) -> None:
