@@ -28,6 +28,7 @@ class Writer:
         self.has_confidence = any(
             word is not None and word.confidence is not None for each in alignments for word in each.hyp_words or ()
         )
+        self._kept: dict[int, str] = {}
         self._correct: dict[str, tuple[str, str]] = {}
 
     def entropies(self) -> list[float] | None:
@@ -43,7 +44,7 @@ class Writer:
         for number, (speaker, places) in enumerate(self.speakers.items()):
             yield f"Speaker sentences{number:4d}:  {speaker}   #utts: {len(places)}\n"
             for place in places:
-                yield self._block(self.alignments[place], full=False) + "\n"
+                yield self._shared(place) + "\n"
         yield "\n"
 
     def prf(self, ref: str, hyp: str, date: str) -> Iterator[str]:
@@ -55,11 +56,12 @@ class Writer:
         yield self._head(files, f"Speaker Count: {len(self.speakers)}\n") + "\n"
         numbers = {speaker: number for number, speaker in enumerate(self.speakers)}
         seen = dict.fromkeys(self.speakers, 0)
-        for each in self.alignments:
+        for place, each in enumerate(self.alignments):
             speaker = each.utterance.speaker
             total = len(self.speakers[speaker])
             yield f"Speaker sentences{numbers[speaker]:4d}:  {speaker}   utt# {seen[speaker]} of {total}\n"
-            yield self._block(each, full=True) + "\n"
+            plain = not self.characters and each.utterance.segment is None
+            yield (self._shared(place) if plain else self._block(each, full=True)) + "\n"
             seen[speaker] += 1
         yield "\n"
 
@@ -85,6 +87,13 @@ class Writer:
         top = f"\n\n\t\tDUMP OF SYSTEM ALIGNMENT STRUCTURE\n\nSystem name:   {self.title}\n{files}\n"
         return f"{top}{count}Speakers: \n{names}\n"
 
+    def _shared(self, place: int) -> str:
+        """The block of an utterance for `pra`, kept for `prf` where both write the same."""
+        each = self.alignments[place]
+        if self.characters or each.utterance.segment is not None:
+            return self._block(each, full=False)
+        return self._kept.pop(place, None) or self._kept.setdefault(place, self._block(each, full=False))
+
     def _block(self, each: Aligned, full: bool) -> str:
         kinds: list[str] = [edit[0] for edit in each.edits]
         figures = " ".join(str(kinds.count(kind)) for kind in "CSDI")
@@ -100,11 +109,12 @@ class Writer:
         if timed and segment is not None:
             lines.append(f"Ref times: t1= {segment.start:.2f} t2= {segment.end:.2f}")
         words = each.hyp_words if timed else None
+        rows = self._rows(each.edits, words, 0, len(each.edits)) if each.edits else []
+        if not rows or len(rows[0].encode()) < WIDTH:
+            return "\n".join([*lines, *rows]) + "\n"
         for first, last in _lines_of(each.edits, 7 if words is not None else 0):
-            if first > 0:
-                lines.append("")
             lead = ">> " if first > 0 else ""
-            lines += [lead + line for line in self._rows(each.edits, words, first, last)]
+            lines += [""] * (first > 0) + [lead + line for line in self._rows(each.edits, words, first, last)]
         return "\n".join(lines) + "\n"
 
     def _rows(self, edits: Sequence[Edit], words: Sequence[Word | None] | None, first: int, last: int) -> list[str]:

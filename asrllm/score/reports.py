@@ -47,7 +47,7 @@ def write_reports(
         "prf": writer.prf(*names, date),
         "sgml": writer.sgml(*names, date),
     }
-    for report in pieces.keys() & set(reports):
+    for report in [name for name in pieces if name in reports]:
         _write(folder / f"{ROOT}.{report}", pieces[report])
     if {"dtl", "spk"} & set(reports):
         _write_listings(folder, by_speaker, reports, title)
