@@ -1,6 +1,7 @@
 """Check a Kaldi data directory, write a repaired copy of it, or make it ready for training.
 
 python -m asrllm.bin.check_data data/train --format dump/train --nj 4
+python -m asrllm.bin.check_data data/train --doctor exp/doctor --against data/test --listen --nj 4
 """
 
 import argparse
@@ -8,8 +9,8 @@ from pathlib import Path
 
 from asrllm import console
 from asrllm.console import UserError, write_atomically
+from asrllm.data import doctor, doctor_report, repair, validate
 from asrllm.data import format as formatting
-from asrllm.data import repair, validate
 from asrllm.data.kaldi import Problem
 
 _SHOWN = 50
@@ -26,6 +27,14 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--channel", type=_positive, help="channel of all recordings, from 1")
     result.add_argument("--nj", type=_positive, default=1, help="threads that check, processes that decode")
     result.add_argument("--no_text", action="store_true", help="for a directory without transcripts")
+    result.add_argument("--doctor", type=Path, metavar="OUT", help="look for what is odd too; report.* go into OUT")
+    result.add_argument(
+        "--against", type=Path, nargs="+", default=[], metavar="TEST", help="with --doctor: sets that are tested on"
+    )
+    result.add_argument("--listen", action="store_true", help="with --doctor: decode all audio, not headers alone")
+    result.add_argument(
+        "--frame_seconds", type=float, default=0.04, help="with --doctor: of the encoder's frames (%(default)s)"
+    )
     result.add_argument("--report", type=Path, metavar="FILE", help="write every problem here")
     return result
 
@@ -41,6 +50,9 @@ def main(argv: list[str] | None = None) -> None:
     """Run the program."""
     options = parser().parse_args(argv)
     folder: Path = options.data
+    if options.doctor is not None:
+        _examine(options)
+        return
     if options.fix is not None:
         dropped = repair.fix(folder, options.fix, options.channel, options.nj)
         print(f"{options.fix}: repaired copy of {folder}, {len(dropped)} utterance(s) dropped: see dropped.txt")
@@ -55,6 +67,19 @@ def main(argv: list[str] | None = None) -> None:
     if options.format is not None:
         made = formatting.write(folder, options.format, options.sample_rate, options.channel, options.nj)
         print(f"{options.format}: {'written' if made else 'up to date'}")
+
+
+def _examine(options: argparse.Namespace) -> None:
+    """Walk through the directory and those it is held against, in memory that hardly grows with their size."""
+    limits = doctor.Limits(frame_seconds=options.frame_seconds)
+    trained = doctor.examine(options.data, options.listen, options.nj, limits)
+    others = [doctor.examine(folder, options.listen, options.nj, limits) for folder in options.against]
+    shared = [doctor.compare(trained, other) for other in others]
+    text = doctor_report.write([trained, *others], shared, options.doctor, options.listen)
+    print(text, end="")
+    broken = sum(each.findings["broken_rule"].count for each in (trained, *others) if "broken_rule" in each.findings)
+    if broken:
+        raise UserError(f"{options.data}: {broken} broken rule(s), see {options.doctor / 'report.txt'}")
 
 
 def _summary(folder: Path, report: validate.Report) -> str:

@@ -74,41 +74,51 @@ def scan(path: Path) -> tuple[list[Row], list[Problem]]:
     rows: list[Row] = []
     problems: list[Problem] = []
     first: dict[str, int] = {}
-    number = 0
-    try:
-        with path.open("rb") as stream:
-            for number, raw in enumerate(_lines(stream), 1):
-                if raw.startswith(_BOM):
-                    problems.append(Problem(path, number, "a byte order mark before the key", "none"))
-                    raw = raw.removeprefix(_BOM)
-                if fault := _unreadable(raw):
-                    problems.append(Problem(path, number, *fault))
-                    if b"\0" in raw:
-                        return rows, problems  # not text: every further line would be a problem
-                    continue
-                key, value = _split(raw.decode())
-                if not key:
-                    problems.append(Problem(path, number, "an empty line", "a key and its value"))
-                elif not value:
-                    wanted = "its transcript" if path.name == "text" else "a value after it"
-                    problems.append(Problem(path, number, f"only the key {key}", wanted))
-                elif key in first:
-                    found = f"the key {key} again (first in line {first[key]})"
-                    problems.append(Problem(path, number, found, "each key once"))
-                else:
-                    first[key] = number
-                    rows.append(Row(number, key, value))
-    except OSError as error:
-        return [], [Problem(path, 0, f"no readable file ({error.strerror})", "one line for each key")]
-    if not number:
-        problems.append(Problem(path, 0, "an empty file", "one line for each key"))
+    for each in stream(path):
+        if isinstance(each, Problem):
+            problems.append(each)
+        elif each.key in first:
+            found = f"the key {each.key} again (first in line {first[each.key]})"
+            problems.append(Problem(path, each.line, found, "each key once"))
+        else:
+            first[each.key] = each.line
+            rows.append(each)
     return rows, problems
 
 
-def _lines(stream: BinaryIO) -> Iterator[bytes]:
+def stream(path: Path) -> Iterator[Row | Problem]:
+    """The rows of a table as they come, and a problem for each line that is none; keys may repeat."""
+    number = 0
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(_lines(file), 1):
+                if raw.startswith(_BOM):
+                    yield Problem(path, number, "a byte order mark before the key", "none")
+                    raw = raw.removeprefix(_BOM)
+                if fault := _unreadable(raw):
+                    yield Problem(path, number, *fault)
+                    if b"\0" in raw:
+                        return  # not text: every further line would be a problem
+                    continue
+                key, value = _split(raw.decode())
+                if not key:
+                    yield Problem(path, number, "an empty line", "a key and its value")
+                elif not value:
+                    wanted = "its transcript" if path.name == "text" else "a value after it"
+                    yield Problem(path, number, f"only the key {key}", wanted)
+                else:
+                    yield Row(number, key, value)
+    except OSError as error:
+        yield Problem(path, 0, f"no readable file ({error.strerror})", "one line for each key")
+        return
+    if not number:
+        yield Problem(path, 0, "an empty file", "one line for each key")
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
     """Lines without their ends; one that holds a NUL byte comes as far as it was read, since it may have no end."""
     parts: list[bytes] = []
-    while part := stream.readline(_PIECE_BYTES):
+    while part := file.readline(_PIECE_BYTES):
         parts.append(part)
         if part.endswith(b"\n") or b"\0" in part:
             yield b"".join(parts).removesuffix(b"\n")
