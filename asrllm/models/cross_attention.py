@@ -26,7 +26,7 @@ from asrllm.models.llm import layers, width
 
 
 class CrossAttentionConfig(Config):
-    """A block before every n-th layer of the LLM."""
+    """A block before every n-th layer of the LLM; it is trained with the projector, which learns nothing without."""
 
     type: Literal["cross_attention"]
     every: int = pydantic.Field(default=4, ge=1)
