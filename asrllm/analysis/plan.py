@@ -20,7 +20,6 @@ from asrllm.models.speech_llm import SpeechLLM
 from asrllm.train import memory, optim
 from asrllm.train import stage as stages
 from asrllm.train.ledger import Cost, step_cost
-from asrllm.train.memory import Memory
 from asrllm.train.stage import Phase
 
 SAMPLED_BATCHES = 200
@@ -57,8 +56,9 @@ def lines(config: ExperimentConfig, model: SpeechLLM, train: Corpus, valid: Corp
     epoch = Epoch.of(train, config.train.seed)
     told = ["weights", *_weights(config, model)]
     told += [f"training data: {_data(epoch)}", f"validation data: {_data(Epoch.of(valid, 0))}"]
-    if config.data.cache_frames:
-        told.append(f"encoder outputs are cached: {encoding_flops(train, model):.2e} model FLOPs, once")
+    cached = encoding_flops(train, model) if config.data.cache_frames else 0.0
+    if cached:
+        told.append(f"encoder outputs are cached: {cached:.2e} model FLOPs, once")
     total = 0.0
     for number, phase in enumerate(config.stage.phases, 1):
         stages.apply(phase, model, model.parts)
@@ -69,7 +69,7 @@ def lines(config: ExperimentConfig, model: SpeechLLM, train: Corpus, valid: Corp
         told.append(f"  {_memory(config, model, epoch, phase, device, precision)}")
     if config.stage.repeat > 1:
         told.append(f"all phases {config.stage.repeat} times over")
-    told.append(f"all in all {config.stage.repeat * total:.2e} model FLOPs")
+    told.append(f"all in all {cached + config.stage.repeat * total:.2e} model FLOPs")
     return told
 
 
@@ -140,12 +140,10 @@ def _memory(
     longest = max(batch, key=lambda index: epoch.seconds[index])
     row = epoch.corpus.dataset.batch([longest], 0)
     size = memory.estimate(model, phase, row, len(batch), optim.pick_precision(config.train.precision, device), device)
-    return (
-        f"about {_gib(size)} at least: weights {size.weights / 2**30:.2f}, gradients and moments "
-        f"{size.training / 2**30:.2f}, activations in {precision} {size.activations / 2**30:.2f} "
-        f"({len(batch)} x {epoch.seconds[longest]:.1f} s)"
+    total, weights, training, activations = (
+        f"{each / 2**30:.2f}" for each in (size.total, size.weights, size.training, size.activations)
     )
-
-
-def _gib(size: Memory) -> str:
-    return f"{size.total / 2**30:.2f} GiB of memory"
+    return (
+        f"about {total} GiB of memory at least: weights {weights}, gradients and moments {training}, activations in "
+        f"{precision} {activations} ({len(batch)} x {epoch.seconds[longest]:.1f} s)"
+    )

@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     valid_set = open_corpus(args.valid_data, config, model, args.tokenizer, listed[1], training=False)
     model.to(device)
     if args.dry_run:
-        for line in plan.lines(config, model, train_set, valid_set, device) if dist.rank() == 0 else ():
+        told = plan.lines(config, model, train_set, valid_set, device)  # on every process: they add up
+        for line in told if dist.rank() == 0 else ():
             print(line)
         return
     ledger = Ledger()
