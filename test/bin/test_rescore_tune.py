@@ -150,7 +150,7 @@ def test_a_second_rescoring_has_nothing_to_do(lists: Path, caplog: pytest.LogCap
 
 def test_flashlight_text_finds_the_same_in_real_posteriors(lists: Path) -> None:
     """The trained encoder's posteriors of the test set; a unit that is a word of the toy language."""
-    decoder = pytest.importorskip("flashlight.lib.text.decoder", reason="flashlight-text is not installed")
+    decoder = pytest.importorskip("flashlight.lib.text.decoder", reason="pip install flashlight-text")
     model = Experiment(Path(EXP)).model()
     dataset = Dataset(kaldi.read(Path("dump/test")), 16000)
     for place in range(len(dataset)):

@@ -128,7 +128,7 @@ def test_long_audio_keeps_its_precision() -> None:
 
 def flashlight(log_probs: torch.Tensor, beam: int, recombination: str) -> dict[tuple[int, ...], float]:
     """The same by flashlight-text's lexicon-free decoder without a language model; its separators count as blanks."""
-    decoder = pytest.importorskip("flashlight.lib.text.decoder", reason="flashlight-text is not installed")
+    decoder = pytest.importorskip("flashlight.lib.text.decoder", reason="pip install flashlight-text")
     frames, units = log_probs.shape
     options = decoder.LexiconFreeDecoderOptions(
         beam_size=beam,
