@@ -20,7 +20,9 @@ help_message="usage: ./run.sh [--stage N] [--stop_stage N] [--nj N] [--ngpu N] [
   --test_sets \"A B\"           names of directories under data/
   --tokenizer --train_encoder --train_align --train_iasft --train_joint
                               YAML file of the stage; without one the stage is skipped
-  --decode \"A.yaml B.yaml\"    decodings of the last experiment that is trained, or of --decode_exp EXP
+  --schedule FILE             shell file that sets these four anew, such as conf/schedules/s5.sh (docs/schedules.md)
+  --decode \"A.yaml B.yaml\"    decodings of the last experiment that is trained, or of --decode_exp \"EXP EXP\", or of
+                              every one that has an LLM: --decode_exp all
   --baseline \"A.yaml\"         recognisers decoded as they come, without training
   --score FILE                YAML file of the scoring (conf/score.yaml)
   --format BOOL               false: train on the data directories as they are, without a formatted copy (true)
@@ -46,6 +48,7 @@ train_encoder=
 train_align=
 train_iasft=
 train_joint=
+schedule=
 decode=
 decode_exp=
 baseline=
@@ -59,6 +62,12 @@ command=./run.sh # what the user typed, for the report
 # shellcheck source=../utils/parse_options.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/parse_options.sh"
 
+if [[ -n $schedule ]]; then
+    train_encoder='' train_align='' train_iasft='' train_joint=''
+    [[ -f $schedule ]] || { echo "asr.sh: no such schedule: $schedule" >&2; exit 2; }
+    # shellcheck disable=SC1090
+    . "$schedule"
+fi
 if $quick; then
     small=$(dirname "${BASH_SOURCE[0]}")/quick
     tokenizer=$small/tokenizer.yaml train_encoder=$small/train_encoder.yaml train_align='' train_iasft='' train_joint=''
@@ -91,6 +100,9 @@ for file in $tokenizer $train_encoder $train_align $train_iasft $train_joint $de
 done
 
 experiment() { echo "$expdir/$(basename "$1" .yaml)"; }
+if [[ $decode_exp == all ]]; then
+    decode_exp=$(for file in $train_align $train_iasft $train_joint; do experiment "$file"; done)
+fi
 for file in $train_joint $train_iasft $train_align $train_encoder; do
     decode_exp=${decode_exp:-$(experiment "$file")}
 done
@@ -137,13 +149,13 @@ train() {
 }
 
 results() { # CONFIG EXPERIMENT SET FOLDER, a line for each decoding
-    local file set
+    local exp file set
     for file in $baseline; do for set in $test_sets; do
         echo "$file $expdir/zero_shot $set $expdir/zero_shot/$(basename "$file" .yaml)/$set"
     done; done
-    for file in $decode; do for set in $test_sets; do
-        echo "$file $decode_exp $set $decode_exp/$(basename "$file" .yaml)/$set"
-    done; done
+    for exp in $decode_exp; do for file in $decode; do for set in $test_sets; do
+        echo "$file $exp $set $exp/$(basename "$file" .yaml)/$set"
+    done; done; done
 }
 
 decode_sets() {

@@ -129,8 +129,8 @@ def test_every_configuration_of_a_recipe_is_valid(recipe: Path) -> None:
         "rescore": "rescore",
         "tune": "tune",
     }
-    files = sorted(recipe.glob("conf/*.yaml"))
-    bases = set(re.findall(r"(?m)^base: *(\S+)", "\n".join(file.read_text() for file in files)))
+    files = sorted(recipe.glob("conf/**/*.yaml"))
+    bases = {Path(name).name for file in files for name in re.findall(r"(?m)^base: *(\S+)", file.read_text())}
     for file in files:
         if file.name in bases and not file.name.startswith(tuple(kinds)):
             continue
@@ -138,3 +138,22 @@ def test_every_configuration_of_a_recipe_is_valid(recipe: Path) -> None:
         assert first in kinds, f"{file}: a file of conf/ begins with what it configures: {', '.join(kinds)}"
         kind = kinds[first]
         load(file, importlib.import_module(f"asrllm.bin.{kind}").SCHEMA)
+
+
+def test_schedules_are_chains_of_stages(recipe: Path) -> None:
+    """Each stage starts from experiments that were made before it; the last one is decoded."""
+    for schedule in sorted(recipe.glob("conf/schedules/*.sh")):
+        lines = commands(recipe, "--schedule", f"conf/schedules/{schedule.name}", "--stage", "4")
+        trained: list[str] = []
+        for words in lines:
+            if program(words)[0] == "asrllm.bin.train":
+                config = load(Path(path_of(words, "--config")), importlib.import_module("asrllm.bin.train").SCHEMA)
+                swaps = [phase.encoder_swaps for phase in config.stage.phases if phase.encoder_swaps]
+                sources = {*config.stage.init.values(), *(each.pretraining for each in swaps)}
+                assert sources <= {*trained}, f"{schedule}: {path_of(words, '--config')}"
+                trained.append(path_of(words, "--exp"))
+        assert trained[-1] in {path_of(words, "--exp") for words in lines if "asrllm.bin.decode" in words}
+
+
+def path_of(words: list[str], option: str) -> str:
+    return words[words.index(option) + 1]

@@ -12,6 +12,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
     --tokenizer conf/tokenizer.yaml \
     --train_encoder conf/train_encoder.yaml \
     --train_align conf/train_align.yaml \
+    --train_iasft conf/train_iasft.yaml \
+    --train_joint conf/train_joint.yaml \
+    --decode_exp all \
     --decode "conf/decode_ctc.yaml conf/decode_greedy.yaml conf/decode_beam.yaml conf/decode_joint.yaml" \
     --command "./run.sh${*:+ $*}" \
     "$@"
