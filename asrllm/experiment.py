@@ -238,11 +238,12 @@ def open_corpus(
     """Read a data directory, leave out what cannot be trained on and list it in `skipped`, if that is given.
 
     Raises:
-        UserError: no transcripts, or nothing is left.
+        UserError: no transcripts, an utterance that fits no batch, or nothing is left.
     """
     utterances = index.read(folder)
     if not any(utterance.text for utterance in utterances):
         raise UserError(f"{folder}: no transcripts in it: training and validation want a `text` file")
+    _check_longest(folder, utterances, config.data.batch)
     factors = config.data.speed_factors if training else (1.0,)
     losses = {name for phase in config.stage.phases for name in phase.losses}
     counts = None
@@ -268,6 +269,19 @@ def open_corpus(
     augment = config.data.augment if training else PLAIN
     dataset = Dataset(utterances.take(kept), SAMPLE_RATE, factors, config.train.seed, augment=augment)
     return Corpus(dataset, None if tokens is None else tokens[kept], config.data.batch)
+
+
+def _check_longest(folder: Path, utterances: Utterances, limits: BatchConfig) -> None:
+    """Refuse utterances that are wanted, not being over `max_seconds_utterance`, but larger than a batch."""
+    seconds = utterances.seconds
+    large = np.flatnonzero((seconds > limits.max_seconds) & (seconds <= limits.max_seconds_utterance))
+    if len(large):
+        longest = int(large[np.argmax(seconds[large])])
+        raise UserError(
+            f"{folder}: utterance {utterances[longest].utt_id} has {seconds[longest]:.1f} s, more than a batch "
+            f"(data.batch.max_seconds {limits.max_seconds:g}), as have {len(large)} in all: raise that, or lower "
+            "data.batch.max_seconds_utterance to leave them out"
+        )
 
 
 def _label_counts(

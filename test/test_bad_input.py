@@ -35,6 +35,11 @@ def other_units() -> None:
     main(["--config", "conf/tokenizer.yaml", "--text", "dump/train/text", "--out", "exp/tokenizer"])
 
 
+def phases(phase: str) -> list[str]:
+    """Options for a stage of one phase."""
+    return ["--set", f"stage.phases=[{{{phase}}}]"]
+
+
 ENCODER = Path("exp/train_encoder/weights.safetensors")
 TRAINING = {
     "no YAML": ("train_nothing", lambda: None, [], "conf/train_nothing.yaml: no such configuration file"),
@@ -153,6 +158,67 @@ TRAINING = {
         lambda: rewrite("llm/config.json", lambda lines: [x.replace(" 64,", " 48,") for x in lines]),
         [],
         "llm: weights are missing or do not fit its config.json: model.layers.0.mlp.down_proj.weight, ",
+    ),
+    "part that is not there": (
+        "train_encoder",
+        lambda: None,
+        phases("steps: 1, train: {adapter: 1.0}, losses: {ctc: 1.0}"),
+        "stage.phases.0.train: the model has no part 'adapter': its parts are encoder, ctc",
+    ),
+    "loss without its part": (
+        "train_encoder",
+        lambda: None,
+        phases("steps: 1, train: {ctc: 1.0}, losses: {llm: 1.0}"),
+        "stage.phases.0.losses: this model has no loss 'llm': it has ctc",
+    ),
+    "empty phase": (
+        "train_encoder",
+        lambda: None,
+        phases("steps: 1, train: {}, losses: {ctc: 1.0}"),
+        "stage.phases.0.train: name at least one",
+    ),
+    "no phase": ("train_encoder", lambda: None, ["--set", "stage.phases=[]"], "stage.phases: "),
+    "budget of zero": (
+        "train_encoder",
+        lambda: None,
+        phases("steps: 0, train: {ctc: 1.0}, losses: {ctc: 1.0}"),
+        "stage.phases.0.steps: input should be greater than or equal to 1, found 0",
+    ),
+    "no snapshots": (
+        "train_iasft",
+        lambda: shutil.rmtree("exp/train_encoder/snapshots"),
+        [],
+        "exp/train_encoder/snapshots: holds no snapshots to swap encoders with: pretrain with train.snapshot_every",
+    ),
+    "no pretraining": (
+        "train_iasft",
+        lambda: shutil.rmtree("exp/train_encoder"),
+        ["--set", "stage.init={encoder: exp/train_joint, ctc: exp/train_joint}"],
+        "exp/train_encoder: no pretraining there to take encoders from: start it first (stage 4)",
+    ),
+    "pretraining goes on": (
+        "train_iasft",
+        lambda: Path("exp/train_encoder/summary.json").unlink(),
+        [],
+        "exp/train_encoder: the pretraining has not ended: let it end first, or take mode: online",
+    ),
+    "swaps of a cached encoder": (
+        "train_iasft",
+        lambda: None,
+        ["--set", "data.cache_frames=true"],
+        "stage.phases.0.encoder_swaps: encoder outputs are cached (data.cache_frames), but the encoder changes",
+    ),
+    "snapshot of another shape": (
+        "train_iasft",
+        lambda: None,
+        ["--set", "model.encoder.kernel=5"],
+        "the weights of part 'encoder' do not fit this configuration: of another shape: blocks.0.convolution.depthwise",
+    ),
+    "longer than a batch": (
+        "train_encoder",
+        lambda: None,
+        ["--set", "data.batch.max_seconds=1.5"],
+        "(data.batch.max_seconds 1.5), as have ",
     ),
     "archive cut off": (
         "train_align_posterior",

@@ -65,6 +65,23 @@ def test_encoder_outputs_are_kept_once_for_all_experiments(recipe: Path) -> None
     assert [len(json.loads(path.read_text())["places"]) for path in stores] in ([4, 48], [48, 4])
 
 
+def test_iterative_fine_tuning_ends_on_the_final_encoder(work: Path) -> None:
+    """The real model: aligned on the first encoder chosen, then swapped; the CTC head goes with its encoder."""
+    train.main(train_options("train_iasft"))
+    lines = [json.loads(line) for line in Path("exp/train_iasft/metrics.jsonl").read_text().splitlines()]
+    swaps = [line for line in lines if line["kind"] == "swap"]
+    assert swaps[0]["snapshot"] == swaps[1]["snapshot"] < 200 and swaps[-1]["snapshot"] == 200
+    assert [line["step"] for line in swaps][:2] == [1, 5] and {line["kind"] for line in lines} >= {"cka", "phase"}
+    before, after = weights(Path("exp/train_encoder")), weights(Path("exp/train_iasft"))
+    assert [key for key, value in before.items() if not value.equal(after[key])] == []
+    assert {key.partition("/")[0] for key in after} == {"encoder", "ctc", "projector", "llm.lora"}
+    script = Path("exp/train_iasft/run.sh")
+    assert os.access(script, os.X_OK)
+    environment = os.environ | {"PYTHONPATH": str(Path(train.__file__).parents[2])}
+    again = subprocess.run([str(script.resolve())], cwd="/", env=environment, capture_output=True, text=True)
+    assert again.returncode == 0 and "exp/train_iasft: finished before, nothing to do" in again.stderr, again.stderr
+
+
 def test_report_has_the_ctc_row_directly_above_the_llm_rows(recipe: Path) -> None:
     lines = (recipe / "RESULTS.md").read_text().splitlines()
     rows = [line.split("|")[1] for line in lines if line.startswith("|train_") and "/test|" in line]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from asrllm import console
 from asrllm.console import UserError, write_atomically
@@ -168,3 +169,19 @@ def test_progress_draws_nothing_where_there_is_no_terminal(
     assert "counting" not in "".join(capsys.readouterr())
     monkeypatch.setenv("ASRLLM_PROGRESS", "/nowhere/tty")
     assert list(console.track([1, 2], "counting", 2)) == [1, 2]
+
+
+def test_too_little_memory_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        console.run(lambda: torch.empty(10**15))  # type: ignore[arg-type, return-value]
+    assert end.value.code == 1 and "error: not enough memory (" in capsys.readouterr().err
+
+
+def test_sweep_removes_what_the_dead_left_and_nothing_else(tmp_path: Path) -> None:
+    other = os.getppid()
+    for name in (".a.99999999.part", f".b.{other}.part", ".c.part", "d.99999999.part"):
+        (tmp_path / name).touch()
+    (tmp_path / ".folder.99999999.part").mkdir()
+    (tmp_path / ".folder.99999999.part" / "half").touch()
+    console.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".b.{other}.part", ".c.part", "d.99999999.part"]

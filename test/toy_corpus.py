@@ -30,7 +30,7 @@ model:
             layers: 1, dim: 32, heads: 2, feed_forward: 64, kernel: 7, dropout: 0.0}
 data: {batch: {max_utterances: 12}}
 train: {precision: fp32, keep_checkpoints: 1, average_best: 1, log_every_steps: 10,
-        valid_every_steps: 50, checkpoint_every_steps: 10}
+        valid_every_steps: 50, checkpoint_every_steps: 10, snapshot_every_steps: 40}
 stage:
   phases:
     - {steps: 200, train: {encoder: 5.0e-3, ctc: 5.0e-3}, losses: {ctc: 1.0}, warmup_steps: 10, schedule: cosine}
@@ -42,6 +42,7 @@ model:
   llm: {model: llm}
   prompt: {template: "<speech>"}
 data: {cache_frames: true}
+train: {snapshot_every_steps: null}
 stage:
   init: {encoder: exp/train_encoder, ctc: exp/train_encoder}
   phases:
@@ -54,12 +55,28 @@ stage:
   phases:
     - {steps: 150, train: {projector: 1.0e-3, llm: 5.0e-3}, losses: {llm: 1.0}, warmup_steps: 10, schedule: cosine}
 """
+IASFT = """
+base: train_align_posterior.yaml
+model: {llm: {lora: {rank: 4}}}
+data: {cache_frames: false}
+stage:
+  phases:
+    - steps: 4
+      train: {projector: 1.0e-3}
+      losses: {llm: 1.0}
+      encoder_swaps: {pretraining: exp/train_encoder, shares: [1, 0, 0], cka: {utterances: 3}}
+    - steps: 8
+      train: {projector: 1.0e-3, llm.lora: 1.0e-3}
+      losses: {llm: 1.0}
+      encoder_swaps: {pretraining: exp/train_encoder, cka: {utterances: 3}}
+"""
 FILES = {
     "tokenizer": "tokenizer: {type: llm_subset, llm: llm}\n",
     "train_encoder": ENCODER,
     "train_align_posterior": ALIGN.replace("PROJECTOR", "posterior"),
     "train_align_linear": ALIGN.replace("PROJECTOR", "linear"),
     "train_joint": JOINT,
+    "train_iasft": IASFT,  # not one of TRAININGS
     "decode_ctc": "search: {type: ctc_greedy}\n",
     "decode_greedy": "search: {type: beam, beam: 1}\n",
     "decode_beam": "search: {type: beam, beam: 3, nbest: 2}\n",
