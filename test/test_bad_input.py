@@ -217,8 +217,8 @@ TRAINING = {
     "longer than a batch": (
         "train_encoder",
         lambda: None,
-        ["--set", "data.batch.max_seconds=1.5"],
-        "(data.batch.max_seconds 1.5), as have ",
+        ["--set", "data.batch.max_seconds=1.0"],
+        "(data.batch.max_seconds 1), as have ",
     ),
     "archive cut off": (
         "train_align_posterior",

@@ -280,6 +280,29 @@ def test_the_last_trained_experiment_is_decoded_on_every_set(recipe: Path) -> No
     assert "--exp e/encoder " in dry(recipe, *trained, *decode, "--decode_exp", "e/encoder")[0]
 
 
+def test_every_experiment_with_an_llm_is_decoded(recipe: Path) -> None:
+    trained = [
+        "--train_encoder",
+        "conf/encoder.yaml",
+        "--train_align",
+        "conf/align.yaml",
+        "--train_joint",
+        "conf/ctc.yaml",
+    ]
+    decode = ["--stage", "8", "--stop_stage", "8", "--decode", "conf/beam.yaml", "--decode_exp", "all"]
+    outs = [shlex.split(line) for line in dry(recipe, *trained, *decode)]
+    exps = [words[words.index("--exp") + 1] for words in outs]
+    assert exps == ["exp/align", "exp/align", "exp/ctc", "exp/ctc"]
+
+
+def test_a_schedule_names_all_training_stages(recipe: Path) -> None:
+    (recipe / "s.sh").write_text("train_encoder=conf/encoder.yaml\ntrain_joint=conf/ctc.yaml\n")
+    trained = ["--train_align", "conf/align.yaml", "--schedule", "s.sh", "--stage", "4", "--stop_stage", "7"]
+    assert [line.split("--exp ")[1].split()[0] for line in dry(recipe, *trained)] == ["exp/encoder", "exp/ctc"]
+    result = run(DRIVER, *SETS, "--dry_run", "--schedule", "none.sh", cwd=recipe)
+    assert result.returncode == 2 and "no such schedule: none.sh" in result.stderr
+
+
 def test_several_gpus_start_one_process_each(recipe: Path) -> None:
     stage = ["--train_encoder", "conf/encoder.yaml", "--stage", "4", "--stop_stage", "4"]
     assert " torchrun --standalone --nproc_per_node 2 -m asrllm.bin.train " in dry(recipe, *stage, "--ngpu", "2")[0]

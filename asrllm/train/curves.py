@@ -69,7 +69,7 @@ def _label(name: str, title: str, kind: str) -> str:
 def _draw_drift(axis: Axes, drift: Lines, swaps: Lines) -> None:
     """CKA over the steps of the pretraining, a line for each reference."""
     for reference in dict.fromkeys(line["reference"] for line in drift):
-        points = [(line["snapshot"], line["cka"]) for line in drift if line["reference"] == reference]
+        points = sorted({(line["snapshot"], line["cka"]) for line in drift if line["reference"] == reference})
         axis.plot(*zip(*points, strict=True), "o-", label=f"to step {reference}", markersize=3)
     for line in swaps:
         axis.axvline(line["snapshot"], color="grey", linestyle="--", linewidth=1)
