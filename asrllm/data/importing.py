@@ -120,10 +120,15 @@ def _utterance(row: Mapping[str, Any], columns: Columns, path: Path, line: int) 
     utt_id = table_id(str(name)) if name else f"{speaker}-{table_id(Path(audio).stem)}"
     source = audio if audio.endswith("|") else str((path.parent / audio).resolve())
     start, seconds = row.get("offset"), row.get("duration")
-    if start is None:
+    if start in (None, ""):
         return Utterance(utt_id, speaker, " ".join(text.split()), source)
     recording = table_id(Path(audio).stem)
-    begin, length = float(start), float(seconds or 0)
+    try:
+        begin, length = float(str(start)), float(seconds or 0)
+    except ValueError:
+        raise UserError(
+            f"{path}: line {line}: found the offset {start} and duration {seconds}, expected seconds"
+        ) from None
     end = begin + length if length else None
     return Utterance(utt_id, speaker, " ".join(text.split()), source, begin, end, recording=recording)
 

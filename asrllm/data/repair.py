@@ -73,6 +73,8 @@ def _why_not(directory: Directory, utt_id: str) -> str:
     for name in ("utt2spk", "text", "segments"):
         if name in directory.rows and utt_id not in directory.table(name):
             return f"{name} has no sound line for it"
+    if len(directory.table("utt2spk")[utt_id].split()) != 1:
+        return f"utt2spk: found the speaker {directory.table('utt2spk')[utt_id]!r}, expected one word"
     recording = utt_id
     if "segments" in directory.rows:
         value = directory.table("segments")[utt_id]

@@ -97,6 +97,7 @@ def check(
         _order,
         _keys,
         _recording_keys,
+        _speaker_names,
         _speakers,
         _segments,
         _durations,
@@ -210,6 +211,14 @@ def _speaker_order(directory: Directory) -> Iterator[Problem]:
             wanted = "the same order by speaker: begin each utterance id with its speaker id"
             yield Problem(directory.folder / "utt2spk", row.line, found, wanted)
             break
+
+
+def _speaker_names(directory: Directory) -> Iterator[Problem]:
+    """A speaker is one word: ids with a blank show here."""
+    for row in directory.rows.get("utt2spk", []):
+        if len(row.value.split()) != 1:
+            found = f"the utterance {row.key} with the speaker {row.value!r}"
+            yield Problem(directory.folder / "utt2spk", row.line, found, "one word each: ids hold no blanks")
 
 
 def _speakers(directory: Directory) -> Iterator[Problem]:
