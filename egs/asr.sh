@@ -167,11 +167,14 @@ decode_sets() {
     done 4< <(results)
 }
 
-score_sets() {
-    local file exp set out
+score_sets() { # local/wer_output_filter and local/score.sh of the recipe have their say, as in Kaldi
+    local file exp set out filter=()
+    [[ ! -x local/wer_output_filter ]] || filter=(--filter local/wer_output_filter)
     while read -r -u 4 file exp set out; do
         run $train_cmd "$out/log/score.log" \
-            python -m asrllm.bin.score --config "$score" --ref "$dumpdir/$set" --hyp "$out"
+            python -m asrllm.bin.score --config "$score" --ref "$dumpdir/$set" --hyp "$out" --audio "data/$set" \
+            "${filter[@]}"
+        [[ ! -x local/score.sh ]] || run $train_cmd "$out/log/local_score.log" local/score.sh "$dumpdir/$set" "$out"
     done 4< <(results)
 }
 
