@@ -5,6 +5,7 @@ such as score_wer with ref.trn, hyp.trn and sclite's reports.
 """
 
 import argparse
+import gc
 import logging
 from pathlib import Path
 
@@ -112,4 +113,5 @@ def _line(score: UnitScore) -> str:
 
 
 if __name__ == "__main__":
+    gc.disable()  # a short program that makes millions of small objects, none of them in circles: a fifth of its time
     console.run(main)
