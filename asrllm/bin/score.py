@@ -65,6 +65,10 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--hyp {args.hyp} is a file: name the folder of the results with --out")
     normalize = normalizer(settings.normalizer, Path(settings.spelling_table) if settings.spelling_table else None)
     match = MatchConfig(**{name: getattr(settings, name) for name in MatchConfig.model_fields})
+    if match.time_mediated and args.ref.suffix != ".ctm":
+        raise UserError(
+            f"time_mediated needs the times of words on both sides, found --ref {args.ref}: give two ctm files"
+        )
     changes = None if settings.normalizer == "none" else normalize
     joined = read_joined(args.ref, args.hyp, changes, args.id_kind, match.case_sensitive, args.filter)
     if joined.missing:

@@ -14,7 +14,7 @@ from asrllm.console import UserError, write_atomically
 from asrllm.score.align import Counts, align_all, count
 from asrllm.score.hallucination import Hallucination
 from asrllm.score.markup import Word, characters, is_plain
-from asrllm.score.network import align_networks, as_edits, network
+from asrllm.score.network import align_networks, as_edits, network, time_cost, word_cost
 from asrllm.score.significance import bootstrap_interval, cluster
 from asrllm.score.transcripts import Transcript, fold
 from asrllm.score.utterances import Aligned, Joined, Utterance, items_of
@@ -36,6 +36,7 @@ class MatchConfig(Config):
     optional_words: bool = False  # -D: a word in parentheses may be left out
     fragments: bool = False  # -F: th- is correct for any word that begins so
     delete_hyphens: bool = False  # DH: hyphens are no characters
+    time_mediated: bool = False  # -T: of two ctm files, words are aligned that lie close in time
 
 
 class ScoreConfig(MatchConfig):
@@ -114,7 +115,8 @@ def _align_items(each: Utterance, unit: Unit, match: MatchConfig) -> Aligned:
 
     spelled = spell if unit in ("char", "mixed") else None
     ref, hyp = (items_of(side, match.optional_words, match.fragments) for side in (each.ref, each.hyp))
-    steps = align_networks(network(ref, spelled), network(hyp, spelled))
+    cost = time_cost if match.time_mediated else word_cost
+    steps = align_networks(network(ref, spelled), network(hyp, spelled), cost)
     if each.segment is None:
         return Aligned(each, as_edits(steps))
     unsaid = Word("")  # what an optional word that was left out stands against

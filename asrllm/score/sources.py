@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asrllm.console import UserError
 from asrllm.hypothesis import read_decoding
-from asrllm.score.timed import join_timed, read_ctm, read_stm
+from asrllm.score.timed import join_timed, join_words, read_ctm, read_stm
 from asrllm.score.transcripts import IdKind, read_text, read_trn, read_utt2spk
 from asrllm.score.utterances import Joined, Normalize, join, join_trn
 
@@ -21,8 +21,8 @@ def read_joined(
     """Read and join references and hypotheses.
 
     Args:
-        ref: Kaldi directory, or a file: `.trn`, `.stm`, or Kaldi's `text` with `utt2spk` beside it.
-        hyp: folder of a decoding, or a file: `.trn`, `.ctm` for `.stm`, Kaldi `text`.
+        ref: Kaldi directory, or a file: `.trn`, `.stm`, `.ctm`, or Kaldi's `text` with `utt2spk` beside it.
+        hyp: folder of a decoding, or a file: `.trn`, `.ctm` for `.stm` or `.ctm`, Kaldi `text`.
         normalize: applied to both sides; None for no normaliser at all.
         id_kind: of trn files.
         case_sensitive: as in `asrllm.score.transcripts.read_trn`.
@@ -32,15 +32,20 @@ def read_joined(
         UserError: files that do not go together, or that are broken.
     """
     kinds = ref.suffix, hyp.suffix
-    if kinds != (".trn", ".trn") and kinds != (".stm", ".ctm") and {".trn", ".stm", ".ctm"} & set(kinds):
-        raise UserError(f"--ref {ref} and --hyp {hyp}: expected two .trn files, or .stm and .ctm, or Kaldi's text")
-    if wer_filter is not None and kinds[0] in (".trn", ".stm"):
+    pairs = (".trn", ".trn"), (".stm", ".ctm"), (".ctm", ".ctm")
+    if kinds not in pairs and {".trn", ".stm", ".ctm"} & set(kinds):
+        raise UserError(
+            f"--ref {ref} and --hyp {hyp}: expected two .trn files, or .stm and .ctm, or two .ctm, or Kaldi's text"
+        )
+    if wer_filter is not None and kinds in pairs:
         raise UserError(f"--filter {wer_filter} reads Kaldi text, found {ref} and {hyp}: filter them beforehand")
     if kinds[0] == ".trn":
         refs = read_trn(ref, id_kind, case_sensitive)
         return join_trn(refs, read_trn(hyp, id_kind, case_sensitive), normalize)
     if kinds[0] == ".stm":
         return join_timed(read_stm(ref, case_sensitive), read_ctm(hyp, case_sensitive), normalize)
+    if kinds[0] == ".ctm":
+        return join_words(read_ctm(ref, case_sensitive), read_ctm(hyp, case_sensitive), normalize)
     return _join_kaldi(ref, hyp, normalize or _squeezed, wer_filter)
 
 

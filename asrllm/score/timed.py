@@ -174,6 +174,27 @@ def join_timed(
     return Joined(utterances, missing, extra, tuple(ignored), seconds)
 
 
+def join_words(refs: dict[Channel, list[Item]], hyps: dict[Channel, list[Item]], normalize: Normalize | None) -> Joined:
+    """Two ctm files: a channel is an utterance, so that words may be aligned by their times.
+
+    Raises:
+        UserError: not one channel in common; a normaliser, which would lose the times.
+    """
+    if normalize is not None:
+        raise UserError(
+            "two ctm files keep the times of their words: use normalizer none, and normalise them beforehand"
+        )
+    if not refs.keys() & hyps.keys():
+        raise UserError(f"no channel in common: one ctm begins with {' '.join(min(refs))}, the other with {min(hyps)}")
+    utterances = []
+    for key, items in refs.items():
+        name = "-".join(key)
+        segment = Segment(*key, "", _middle(items[0]), _middle(items[-1]))
+        utterances.append(Utterance(name, name, name, tuple(items), tuple(hyps.get(key, ())), segment))
+    missing = tuple(" ".join(key) for key in refs if key not in hyps)
+    return Joined(utterances, missing, tuple(sorted(" ".join(key) for key in hyps if key not in refs)))
+
+
 def _cut(references: Sequence[Reference], items: Sequence[Item]) -> list[list[Item]]:
     """The words of each segment."""
     cut: list[list[Item]] = [[] for _ in references]

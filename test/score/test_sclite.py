@@ -1,6 +1,9 @@
 """Every report against the real sclite: frozen output everywhere, sclite itself where it is installed."""
 
 import importlib.util
+import random
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -109,3 +112,27 @@ def test_frozen_files_are_what_sclite_says_today(case, tmp_path: Path) -> None:
     for name in golden.REPORTS:
         frozen = (golden.FOLDER / case.name / f"{name}.txt").read_text(encoding="utf-8")
         assert golden.run_sclite(tmp_path, name, case.options) == frozen
+
+
+@needs_sclite
+@pytest.mark.parametrize("timed", [True, False])
+def test_two_ctm_files_have_the_counts_of_sclite(timed: bool, tmp_path: Path) -> None:
+    """Channels shorter than the 50 words at which sclite looks for a pause to cut; a few words are moved in time."""
+    generator = random.Random(3)
+    for name in ("ref", "hyp"):
+        lines = []
+        for channel in range(30):
+            now = 0.0
+            for _ in range(generator.randint(3, 25)):
+                seconds = generator.choice([0.2, 0.25, 0.31])
+                lines.append(f"file{channel:02} A {now:.2f} {seconds} {generator.choice(golden.TIMED)}")
+                now += seconds + generator.choice([0.0, 0.15])
+        (tmp_path / f"{name}.ctm").write_text("\n".join(lines) + "\n")
+    match = ScoreConfig(time_mediated=timed)
+    joined = read_joined(tmp_path / "ref.ctm", tmp_path / "hyp.ctm", None, "spu_id", False, None)
+    ours = [count(each.edits) for each in align_set(joined, "word", match, splitter("word", match, spaced=True))]
+    files = "-r ref.ctm ctm -h hyp.ctm ctm -f 0 -o pralign stdout"
+    command = [golden.SCLITE, *files.split(), *(["-T"] if timed else [])]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    theirs = [tuple(map(int, row)) for row in re.findall(r"#I\) (\d+) (\d+) (\d+) (\d+)", said)]
+    assert [(each.correct, each.substitutions, each.deletions, each.insertions) for each in ours] == theirs
