@@ -85,6 +85,12 @@ def test_reports_are_those_of_sclite_on_many_new_cases(case, tmp_path: Path) -> 
         assert text == golden.run_sclite(tmp_path, name, case.options), name
 
 
+def test_reports_of_real_decoder_output_are_those_of_sclite() -> None:
+    folder = golden.FOLDER / "decoded"
+    for name, text in reports(folder, []):
+        assert text == (folder / f"{name}.txt").read_text(), name
+
+
 @pytest.mark.parametrize("case", golden.TIMED_CASES, ids=lambda case: case[0])
 def test_timed_reports_are_the_frozen_ones_of_sclite(case) -> None:
     folder = golden.FOLDER / case[0]
