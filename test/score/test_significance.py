@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from asrllm.score.significance import bootstrap_interval, matched_pairs, paired_bootstrap
+from asrllm.score.significance import bootstrap_interval, cluster, matched_pairs, paired_bootstrap
 
 
 def utterances(count: int, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,3 +80,25 @@ def test_small_or_empty_sets_give_no_answer() -> None:
     assert bootstrap_interval([1, 2], [0, 0]) is None
     assert paired_bootstrap([], [], []) is None
     assert matched_pairs([1], [0]) is None
+
+
+def test_large_sets_are_drawn_by_kind_with_the_same_spread() -> None:
+    errors, tokens = utterances(6000, 0.1, 5)
+    whole = bootstrap_interval(errors, tokens)
+    rates = 100 * errors.sum() / tokens.sum()
+    spread = 100 * np.std(errors - rates / 100 * tokens) * np.sqrt(len(errors)) / tokens.sum()  # the delta method
+    assert whole == pytest.approx((rates - 1.96 * spread, rates + 1.96 * spread), abs=0.03)
+    gaps = paired_bootstrap(errors, errors + (np.arange(6000) % 10 == 0), tokens)
+    assert gaps is not None and gaps.interval[0] < gaps.points < gaps.interval[1]
+    assert gaps.points == pytest.approx(100 * 600 / tokens.sum())
+
+
+def test_speakers_are_drawn_whole() -> None:
+    errors, tokens = cluster(["b", "a", "b"], [1, 2, 3], [10, 20, 30])
+    assert (errors.tolist(), tokens.tolist()) == ([2.0, 4.0], [20.0, 40.0])
+    names = [f"s{number % 5}" for number in range(500)]
+    each = np.asarray([10 if name == "s0" else 1 for name in names])  # one bad speaker: few speakers tell little
+    by_utterance = bootstrap_interval(each, np.full(500, 20))
+    by_speaker = bootstrap_interval(*cluster(names, each.tolist(), [20] * 500))
+    assert by_utterance is not None and by_speaker is not None
+    assert by_speaker[1] - by_speaker[0] > 3 * (by_utterance[1] - by_utterance[0])
