@@ -10,7 +10,6 @@ noise and of examples without speech, which need a random generator for each utt
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -76,7 +75,8 @@ def start(folder: Path) -> None:
 
 def tell(what: str) -> None:
     """Print how long it took and what memory it took."""
-    gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    gigabytes = int(peak.split()[1]) * 1024 / 1e9  # getrusage would tell that of the parent process where it was more
     print(f"{time.time() - BEGIN:6.1f} s {time.process_time():6.1f} s {gigabytes:6.2f} GB  {what}", flush=True)
 
 
