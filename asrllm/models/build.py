@@ -37,6 +37,7 @@ class ModelConfig(Config):
     llm: LlmConfig | None = None
     interface: PrefixConfig | CrossAttentionConfig = pydantic.Field(default=PrefixConfig(), discriminator="type")
     intermediate_units: Literal["same", "character"] = "same"  # of the loss ctc_intermediate
+    blank_penalty: float = 0.0  # nats off the CTC head's blank; tuned on held-out speech where it loses words
     prompt: PromptConfig = PromptConfig()
     recompute: tuple[Literal["encoder", "llm", "cross"], ...] = ()  # activations made again for the gradient, not kept
 
@@ -88,7 +89,8 @@ def _build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
         case PretrainedConfig():
             encoder = PretrainedEncoder(config.encoder)
     lower = characters(units) if config.intermediate_units == "character" else units
-    ctc = CtcHead(encoder.dim, units.size, None if lower is units else lower.size)
+    lower_size = None if lower is units else lower.size
+    ctc = CtcHead(encoder.dim, units.size, lower_size, blank_penalty=config.blank_penalty)
     if config.llm is None or config.projector is None:
         return SpeechLLM(Language(units, lower, None, None), encoder, ctc, None, None)
     llm = load_llm(config.llm)

@@ -16,10 +16,16 @@ from asrllm.text.tokenizer import BLANK
 class CtcHead(nn.Module):
     """A norm, since pretrained encoders differ in the size of their outputs, one linear layer, a log-softmax."""
 
-    def __init__(self, dim: int, units: int, lower_units: int | None = None, dropout: float = 0.1) -> None:
-        """`lower_units`: size of the units of intermediate layers, where they are other ones."""
+    def __init__(
+        self, dim: int, units: int, lower_units: int | None = None, dropout: float = 0.1, blank_penalty: float = 0.0
+    ) -> None:
+        """`lower_units`: size of the units of intermediate layers, where they are other ones.
+
+        `blank_penalty` is taken off the blank's score (nats) before the softmax: a head that is sure of too little says
+        blank too often, and words are lost.
+        """
         super().__init__()
-        self.units = units
+        self.units, self.blank_penalty = units, blank_penalty
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(dim, units)
@@ -32,7 +38,10 @@ class CtcHead(nn.Module):
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """Frames (B, T, D) to log-probabilities (B, T, V) in float32."""
-        return self.out(self.dropout(self.norm(frames))).float().log_softmax(-1)
+        scores = self.out(self.dropout(self.norm(frames))).float()
+        if self.blank_penalty:
+            scores[..., BLANK] -= self.blank_penalty
+        return scores.log_softmax(-1)
 
     def intermediate(self, frames: torch.Tensor) -> torch.Tensor:
         """Log-probabilities (B, T, V) for the frames of an intermediate layer."""

@@ -1,6 +1,7 @@
 """SpeechLLM, its CTC head, projectors and prefix, against enumeration and the LLM's own forward pass."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -147,6 +148,17 @@ def test_cr_ctc_compares_two_views_and_ctc_is_their_mean():
     assert got["cr_ctc"].count == got["ctc"].count == system.targets(whole, ("cr_ctc",))["cr_ctc"] == 8
     cached = Batch(whole.utt_ids, whole.texts, None, whole.wave_lens, frames[:3], lens[:3])
     assert float(got["llm"].sum) == pytest.approx(float(system(cached, ("llm",))["llm"].sum), rel=1e-4)
+
+
+def test_blank_penalty_divides_the_odds_of_the_blank():
+    head, frames = CtcHead(16, 27).eval(), torch.randn(2, 5, 16)
+    before = head(frames).exp()
+    head.blank_penalty = 1.5
+    after = head(frames).exp()
+    odds = [probs[..., 0] / (1 - probs[..., 0]) for probs in (before, after)]
+    torch.testing.assert_close(odds[1] * math.exp(1.5), odds[0])
+    rest = [probs[..., 1:] / probs[..., 1:].sum(-1, keepdim=True) for probs in (before, after)]
+    torch.testing.assert_close(rest[1], rest[0])
 
 
 def test_cr_ctc_is_nothing_without_training():
