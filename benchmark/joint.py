@@ -6,11 +6,15 @@
 `scores`: prefix scores alone, 64 rows, 20 candidates, 750 frames; a step scores all candidates and takes one.
 `search`: joint beam search with an LLM, 16 utterances of 10 s (250 frames), beam 4. ESPnet decodes one utterance at a
 time; its LLM here keeps the keys and values of each hypothesis, and the prefix was read before the clock starts.
-Repetitions are interleaved, medians are taken.
+`memory`: the most that a search of beam 8 over 64 utterances of 30 s holds, with a vocabulary of 150,000 and a linear
+layer in the place of the LLM, in a process of its own. Repetitions are interleaved, medians are taken, of processor
+seconds: with one thread they do not count what else runs on the machine.
 """
 
 import argparse
+import multiprocessing
 import os
+import resource
 import statistics
 import sys
 import time
@@ -41,20 +45,20 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--espnet", type=Path, help="folder that holds the package espnet")
     options.add_argument("--model", type=Path, help="folder of a causal LM (random weights of SmolLM2-135M's shape)")
     options.add_argument("--parts", nargs="+", default=["scores", "search", "memory"], help="what to measure (all)")
-    options.add_argument("--threads", type=int, default=2, help="threads of torch (2)")
+    options.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
     options.add_argument("--repeats", type=int, default=3, help="repetitions of each contender (3)")
     return options
 
 
 def medians(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, tuple[float, Any]]:
-    """Seconds of each and what it gave; the contenders take turns."""
+    """Processor seconds of each and what it gave; the contenders take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     given: dict[str, Any] = {}
     for _ in range(repeats):
         for name, run in contenders.items():
-            start = time.perf_counter()
+            start = time.process_time()
             given[name] = run()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.process_time() - start)
     return {name: (statistics.median(each), given[name]) for name, each in seconds.items()}
 
 
@@ -193,6 +197,53 @@ def search(llm: PreTrainedModel, repeats: int) -> None:
     print(f"| {one:.2f} | {other:.2f} | {100 * (other / one - 1):.0f} % |")
 
 
+class Linear:
+    """In the place of an LLM: random logits over a large vocabulary."""
+
+    bounds = (-torch.inf, 0.0)
+
+    def __init__(self, utterances: int, vocabulary: int) -> None:
+        self.utterances = utterances
+        self.tokens, self.head = torch.nn.Embedding(vocabulary, 16), torch.nn.Linear(16, vocabulary, bias=False)
+
+    def start(self) -> tuple[torch.Tensor, None]:
+        return self.score(torch.zeros(self.utterances, 1, dtype=torch.long), None)
+
+    def score(self, tokens: torch.Tensor, state: None) -> tuple[torch.Tensor, None]:
+        return torch.log_softmax(self.head(self.tokens(tokens)), -1), None
+
+    def select(self, state: None, rows: torch.Tensor) -> None:
+        return None
+
+
+@torch.inference_mode()
+def peak(joint: bool) -> tuple[float, float]:
+    """GiB of this process before a search and at its worst; `joint` with CTC."""
+    utterances, beam, vocabulary, frames, labels = 64, 8, 150_000, 750, 2000
+    llm = Linear(utterances, vocabulary)
+    log_probs = torch.randn(utterances, frames, labels)
+    chains = Chains({token: [token] for token in range(1, labels)}, vocabulary, None)
+    begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    raters = {}
+    if joint:
+        prefix = CtcPrefix(log_probs.sub_(log_probs.logsumexp(-1, keepdim=True)), torch.full((utterances,), frames))
+        raters["ctc"] = CtcScorer(prefix, chains, [0])
+    config = BeamConfig(beam=beam, length_exponent=0.0, candidates=CANDIDATES, min_tokens=8)
+    beam_search({"llm": llm}, WEIGHTS, [0], [8] * utterances, config, raters)
+    return begin / 2**20, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def memory() -> None:
+    """The peak of a large search, with what its parts should take."""
+    print("\nMemory: 64 utterances of 30 s (750 frames, 2000 labels), beam 8, vocabulary 150,000; GiB\n")
+    print("| search | before | peak | more |\n|---|---|---|---|")
+    for name, joint in (("LLM alone", False), ("joint", True)):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            before, most = pool.apply(peak, (joint,))
+        print(f"| {name} | {before:.2f} | {most:.2f} | {most - before:.2f} |")
+    print(f"\nScores of all tokens of all hypotheses in float32: {64 * 8 * 150_000 * 4 / 2**30:.2f}")
+
+
 def main() -> None:
     """Print Markdown tables."""
     options = parser().parse_args()
@@ -204,6 +255,8 @@ def main() -> None:
         scores(options.repeats)
     if "search" in options.parts:
         search(load(options.model), options.repeats)
+    if "memory" in options.parts:
+        memory()
 
 
 if __name__ == "__main__":

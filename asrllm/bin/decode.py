@@ -14,6 +14,7 @@ import torch
 
 from asrllm import config as configs
 from asrllm import console, dist
+from asrllm.analysis.invariance import check_batch_invariance
 from asrllm.batch import Batch
 from asrllm.console import UserError, write_atomically
 from asrllm.data import kaldi, sampler
@@ -46,6 +47,13 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--out", type=Path, required=True, help="folder for hyp.KofN.jsonl and speed.KofN.json")
     parse.add_argument("--shard", default="1/1", metavar="K/N", help="decode the K-th of N equal parts")
     parse.add_argument("--ngpu", type=int, default=0, help="GPUs that the jobs share; 0: the CPU")
+    parse.add_argument(
+        "--check_batch_invariance",
+        type=int,
+        default=0,
+        metavar="N",
+        help="instead of decoding: recognise N utterances alone and in batches of 7 and 32, and name those that differ",
+    )
     parse.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the YAML")
     return parse
 
@@ -58,6 +66,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = dist.start(args.ngpu, (job - 1) % max(1, args.ngpu))
     out, speed_file = args.out / shard_name(job, jobs), args.out / f"speed.{job}of{jobs}.json"
     utterances = kaldi.read(args.data)[job - 1 :: jobs]
+    if args.check_batch_invariance:
+        with _recogniser(config, args.exp, device) as recognise:
+            worst = check_batch_invariance(utterances[: args.check_batch_invariance], recognise)
+        log.info("alone and in shuffled batches: the same texts, scores within %.1e of themselves", worst)
+        return
     made_from = _fingerprint(config, args.exp, utterances)
     if out.is_file() and speed_file.is_file() and json.loads(speed_file.read_text()).get("made_from") == made_from:
         log.info("%s: decoded before, nothing to do", out)

@@ -57,10 +57,12 @@ class CtcPrefix:
             log_probs = pad(log_probs, (0, 0, 0, 1))  # a sum over no frame at all has no largest term
         self.lens = lens.to(log_probs.device)
         self.mask = real(self.lens, log_probs.shape[1])
-        clamped = log_probs.float().clamp(min=LOG_FLOOR).masked_fill(~self.mask[..., None], LOG_FLOOR)
         self.labels = log_probs.shape[2]
-        self._rows = clamped.transpose(1, 2).flatten(0, 1).contiguous()  # (B * U, T), so that a label is read in one go
-        self._blanks = pad(clamped[..., BLANK].double().cumsum(1), (1, 0))  # (B, T + 1)
+        # The one copy of all posteriors: (B, U, T), so that a label is read in one go, changed in place.
+        rows = log_probs.transpose(1, 2).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        rows.clamp_(min=LOG_FLOOR).masked_fill_(~self.mask[:, None], LOG_FLOOR)
+        self._blanks = pad(rows[:, BLANK].double().cumsum(1), (1, 0))  # (B, T + 1)
+        self._rows = rows.flatten(0, 1)  # (B * U, T)
 
     def start(self) -> Paths:
         """The empty sequence of each utterance: blanks only."""
