@@ -111,7 +111,7 @@ def joint_search(
         assert companions.lm is not None, "the configuration names a language model"
         scorers["lm"] = _lm_scorer(companions.lm, model, len(batch), max(limits))
     if "ilm" in weights:
-        silence = replace(batch, frames=frames[:, :0], frame_lens=torch.zeros_like(frame_lens))
+        silence = replace(batch, frames=frames[:, :1], frame_lens=torch.zeros_like(frame_lens))  # a padding frame
         scorers["ilm"] = LlmScorer(model.llm, *model.prefix(silence), max(limits))
     raters: dict[str, CandidateScorer[Any]] = {}
     if "ctc" in weights:

@@ -31,9 +31,9 @@ def test_names_the_utterance_that_differs(work: Path) -> None:
     utterances = kaldi.read(Path("dump/test"))
     name = min(utterances, key=lambda each: each.seconds or 0.0).utt_id
     assert check_batch_invariance(utterances, listener(name, False, 1e-4)) == pytest.approx(5e-6)
-    with pytest.raises(UserError, match=rf"^1 of {len(utterances)} utterances .* alone: {name} \\(other text\\)$"):
+    with pytest.raises(UserError, match=rf"^1 of {len(utterances)} utterances .* alone: {name} .other text.$"):
         check_batch_invariance(utterances, listener(name, True, 0.0))
-    with pytest.raises(UserError, match=rf"{name} \\(scores differ by 5.0e-03\\)$"):
+    with pytest.raises(UserError, match=rf"{name} .scores differ by 5.0e-03.$"):
         check_batch_invariance(utterances, listener(name, False, 0.1))
 
 
