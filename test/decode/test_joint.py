@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from asrllm.decode.beam import BeamConfig, Finished, beam_search
 from asrllm.decode.ctc_prefix import CtcPrefix
 from asrllm.decode.ctc_scorer import Chains, CtcScorer
-from asrllm.decode.joint import TokenTable
+from asrllm.decode.joint import JointConfig, TokenTable, Weights
 from asrllm.decode.scorer import LlmScorer
 
 WIDTH, END, LABELS = 32, 2, 4
@@ -170,3 +170,12 @@ def test_end_is_left_where_nothing_else_can_follow() -> None:
     short, long = task.search({"llm": 1.0, "ctc": 1.0}, config, [8, 8])
     assert short[0].tokens == [] and short[0].ended and short[0].scores["ctc"] == 0.0
     assert len(long[0].tokens) >= 3
+
+
+def test_refuses_a_weight_without_its_model() -> None:
+    with pytest.raises(ValueError, match="weights.lm is given, but not lm"):
+        JointConfig(weights=Weights(lm=0.3))
+    with pytest.raises(ValueError, match="lm is given, but not weights.lm"):
+        JointConfig(lm="somewhere")
+    with pytest.raises(ValueError, match="less than or equal to 0"):
+        Weights(prior=0.3)
