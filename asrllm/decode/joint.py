@@ -105,14 +105,13 @@ def joint_search(
     weights = config.weights.given()
     frames, frame_lens = model.encode(batch)
     batch = replace(batch, frames=frames, frame_lens=frame_lens)
-    scorer = LlmScorer(model.llm, *model.prefix(batch), max(limits), model.heard(batch), model.before())
-    scorers: dict[str, Scorer[Any]] = {"llm": scorer}
+    scorers: dict[str, Scorer[Any]] = {"llm": _llm_scorer(model, batch, max(limits))}
     if "lm" in weights:
         assert companions.lm is not None, "the configuration names a language model"
         scorers["lm"] = _lm_scorer(companions.lm, model, len(batch), max(limits))
     if "ilm" in weights:
         silence = replace(batch, frames=frames[:, :1], frame_lens=torch.zeros_like(frame_lens))  # a padding frame
-        scorers["ilm"] = LlmScorer(model.llm, *model.prefix(silence), max(limits))
+        scorers["ilm"] = _llm_scorer(model, silence, max(limits))
     raters: dict[str, CandidateScorer[Any]] = {}
     if "ctc" in weights:
         raters["ctc"] = ctc_scorer(model, CtcPrefix(*model.ctc_log_probs(batch)))
@@ -157,6 +156,10 @@ def _spelled(units: Any, tokens: Any, size: int) -> Chains:
 @lru_cache(maxsize=1)
 def _words(units: Any, tokens: Any) -> Words:
     return Words(units, tokens)
+
+
+def _llm_scorer(model: SpeechModel, batch: Batch, limit: int) -> LlmScorer:
+    return LlmScorer(model.llm, *model.prefix(batch), limit, model.heard(batch), model.before())
 
 
 def _lm_scorer(lm: PreTrainedModel, model: SpeechModel, utterances: int, limit: int) -> LlmScorer:

@@ -40,6 +40,9 @@ class Heard:
     def encode(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.zeros(len(batch), 0, 1), torch.zeros(len(batch), dtype=torch.long)
 
+    def before(self) -> torch.Tensor:
+        return torch.zeros(0, 32)
+
     def heard(self, batch: Batch) -> None:
         return None
 
