@@ -121,7 +121,8 @@ class TokenTree:
         rows = [[self._hidden_of(node) for node in group] for group in nodes]
         hidden = torch.stack([torch.stack(row) for row in rows]).float()
         log_z = torch.tensor([[node.log_z for node in group] for group in nodes], device=hidden.device)
-        logits = hidden @ self._head.weight[tokens].float().transpose(1, 2)
+        with torch.autocast(hidden.device.type, enabled=False):  # a few products: they may be exact
+            logits = hidden @ self._head.weight[tokens].float().transpose(1, 2)
         if self._head.bias is not None:
             logits = logits + self._head.bias[tokens].float()[:, None]
         return logits - log_z[..., None]

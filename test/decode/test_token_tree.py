@@ -99,6 +99,16 @@ def test_packed_weights_and_a_bias_in_the_head() -> None:
 
 
 @torch.inference_mode()
+def test_bfloat16_is_near() -> None:
+    llm = llama()
+    with torch.autocast("cpu", torch.bfloat16):
+        tree = grown(llm, [5, 9])
+        node = tree.root().walk([1, 2, 3])
+        tree.score([[node]])
+    assert node.total == pytest.approx(whole(llm, [5, 9], [1, 2, 3]), abs=0.3)
+
+
+@torch.inference_mode()
 def test_refuses_what_is_longer_than_the_models_context() -> None:
     tree = grown(llama(max_position_embeddings=6), [5, 9])
     tree.score([[tree.root().walk([1] * 5)]])
