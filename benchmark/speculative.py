@@ -20,7 +20,7 @@ import torch
 from asrllm.batch import Batch
 from asrllm.data import kaldi, sampler
 from asrllm.data.dataset import Dataset, batches
-from asrllm.data.sampler import BatchConfig, Length
+from asrllm.data.sampler import BatchConfig, Lengths
 from asrllm.decode.decoder import DecodeConfig, decode, prepared
 from asrllm.decode.joint import JointConfig
 from asrllm.decode.speculative import SpeculativeConfig
@@ -44,8 +44,7 @@ def parser() -> argparse.ArgumentParser:
 def encoded(model: SpeechLLM, folder: Path, batch_seconds: float) -> list[Batch]:
     """The utterances of a data directory with their frames."""
     dataset = Dataset(kaldi.read(folder), SAMPLE_RATE)
-    lengths = [Length(seconds, 0) for seconds in dataset.seconds(0)]
-    plan = sampler.plan(lengths, BatchConfig(max_seconds=batch_seconds, jitter=0.0), 0, 0)
+    plan = sampler.plan(Lengths(dataset.seconds(0)), BatchConfig(max_seconds=batch_seconds, jitter=0.0), 0, 0)
     found = []
     for batch in batches(dataset, plan):
         frames, lens = model.encode(batch)
