@@ -80,15 +80,20 @@ def tell(what: str) -> None:
     print(f"{time.time() - BEGIN:6.1f} s {time.process_time():6.1f} s {gigabytes:6.2f} GB  {what}", flush=True)
 
 
-def main() -> None:
-    """Make the directory, start twice."""
-    parse = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parse.add_argument("--utterances", type=int, default=10_000_000)
-    parse.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """Options of the benchmark."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--utterances", type=int, default=10_000_000, help="how many (10 million)")
+    options.add_argument(
         "--folder", type=Path, help="where to make the directory, or where it lies; none: a temporary one"
     )
-    parse.add_argument("--start", action="store_true", help="start once, in this process")
-    options = parse.parse_args()
+    options.add_argument("--start", action="store_true", help="start once, in this process")
+    return options
+
+
+def main() -> None:
+    """Make the directory, start twice."""
+    options = parser().parse_args()
     if options.start:
         start(options.folder)
         return

@@ -41,14 +41,14 @@ class Row(NamedTuple):
 
 
 def requirements(dev: bool) -> dict[str, str]:
-    """Package name -> floor, as setup.py asks for; all extras, those of the developers only with `dev`."""
+    """Package name -> floor, as setup.py asks for, with the extras that tools/install.sh installs."""
     tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
     call = next(node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "setup")
     keywords = {item.arg: item.value for item in call.keywords}
     extras = ast.literal_eval(keywords["extras_require"])
     lines = list(ast.literal_eval(keywords["install_requires"]))
     for extra, wanted in extras.items():
-        if extra != "dev" or dev:
+        if dev or extra not in ("dev", "import"):
             lines += wanted
     return dict(line.split(">=") for line in lines)
 
