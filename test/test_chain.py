@@ -112,7 +112,7 @@ def test_a_second_run_says_so_and_changes_nothing(
     assert caplog.text.count("exp/tokenizer: up to date") == 1
     assert capsys.readouterr().out.count(": up to date") == 3
     anew = [path for path, before in times.items() if path.stat().st_mtime_ns != before]  # the same content
-    assert {path.name for path in anew if not path.match("score_*/*")} <= {"score.json", "result.txt", "test"} | {
+    assert {path.name for path in anew if not path.match("score_*/*")} <= {"score.json", "result.txt", "report.html", "test"} | {
         path.name for path in anew if path.name.startswith("score_")
     }
 
