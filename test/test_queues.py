@@ -233,7 +233,11 @@ def test_nodes_meet(stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     venv = Path(sys.executable).parent
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{venv}:{os.environ['PATH']}")
     Path("sum.py").write_text(SUM)
-    done = run(stand_in, "--nodes", "2", "x.log", "torchrun", "--standalone", "--nproc_per_node", "2", "sum.py")
+    for _ in range(3):  # both nodes are this machine, and now and then both want to serve the meeting point
+        Path("x.log").unlink(missing_ok=True)
+        done = run(stand_in, "--nodes", "2", "x.log", "torchrun", "--standalone", "--nproc_per_node", "2", "sum.py")
+        if done.returncode == 0:
+            break
     assert done.returncode == 0, Path("x.log").read_text()
     assert Path("x.log").read_text().count("sum 6.0 of 4") == 4
     assert "--nodes=2 --ntasks-per-node=1" in asked(tmp_path)[0]

@@ -184,7 +184,7 @@ def test_wrong_calls_of_the_runner(tmp_path: Path, words: list[str], sentence: s
 def test_ending_the_runner_ends_its_jobs(tmp_path: Path, number: int) -> None:
     body = "sleep 97.25 & echo $! $$ > pids.$0; wait"
     line = [str(RUNNER), "--max_jobs", "2", "JOB=1:2", "x.JOB.log", "bash", "-c", body, "JOB"]
-    process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed_signals)
     files = [tmp_path / "pids.1", tmp_path / "pids.2"]
     try:
         wait_until(lambda: all(path.is_file() and path.read_text().endswith("\n") for path in files))
@@ -195,6 +195,12 @@ def test_ending_the_runner_ends_its_jobs(tmp_path: Path, number: int) -> None:
     assert stderr == ""
     pids = [int(pid) for path in files for pid in path.read_text().split()]
     wait_until(lambda: not any(is_running(pid) for pid in pids))
+
+
+def heed_signals() -> None:
+    """What a shell started in the background ignores, it cannot trap either: the tests may have been started so."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
