@@ -216,8 +216,8 @@ class Tariff:
         (1.0, (0.0, 0.0), 9),
         (0.0, (0.0, -3.0), 10),
         (0.0, (0.05, 0.0), 0),
-        (0.0, (0.07, 0.0), 9),
-        (2.0, (0.09, 0.0), 9),
+        (0.0, (0.07, 0.0), 10),  # cut by the limit: -1.13 + 0.70 against -1.10 + 0.63 with an end
+        (2.0, (0.09, 0.0), 10),
     ],
 )
 def test_stops_only_when_nothing_better_can_come(exponent: float, adds: tuple[float, float], size: int) -> None:
