@@ -122,6 +122,11 @@ def _rescorers(config: RescoreConfig, exp: Path | None, device: torch.device, st
                 assert model is not None
                 if model.llm is None:
                     raise UserError(f"scorers.{name}: {exp}: its model has no LLM: name an experiment that has one")
+                if model.cross is not None:
+                    raise UserError(
+                        f"scorers.{name}: {exp}: its LLM hears the audio by cross-attention, which rescoring does not "
+                        "know: name an experiment that has it in the prefix, or search with it"
+                    )
                 rescorers[name] = SpeechLlmRescorer(model, model.llm_tokenizer.encode_transcript)
             case CtcConfig():
                 assert model is not None

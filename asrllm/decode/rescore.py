@@ -106,9 +106,10 @@ class SpeechLlmRescorer:
         """See `Rescorer`."""
         assert batch is not None
         embeds, lens = self._model.prefix(batch)
+        before = self._model.before().to(embeds.dtype)
         rated = []
         for group, row, size in zip(texts, embeds, lens.tolist(), strict=True):
-            tree = TokenTree(self._model.llm, row[:size])
+            tree = TokenTree(self._model.llm, torch.cat([before, row[:size]]))
             lines = [[*self._encode(text), self._model.llm_end_ids[0]] for text in group]
             rated.append(_rate(tree, tree.root(), lines))
         return rated

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import toy_speech_llm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from asrllm.batch import Batch, pad
@@ -51,6 +52,9 @@ class Toy:
 
     def __init__(self) -> None:
         self.llm = llama()
+
+    def before(self) -> torch.Tensor:
+        return torch.zeros(0, WIDTH)
 
     def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         return batch.waves.unflatten(1, (-1, WIDTH)), batch.wave_lens // WIDTH
@@ -109,6 +113,21 @@ def test_speech_llm_scores_are_those_of_teacher_forcing() -> None:
         for each in result.hypotheses:
             expected = whole(model.llm, row[:size], [*Tokens().encode_transcript(each.text), END])
             assert each.scores["llm"] == pytest.approx(expected, abs=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("projector", ["posterior", "linear"])
+def test_speech_llm_scores_are_those_of_training(projector: str) -> None:
+    """On a whole model, whose prompt has text before the audio and after it."""
+    system = toy_speech_llm.model(toy_speech_llm.llama(), projector)
+    texts = ["abc", "dd", "z"]
+    batch = toy_speech_llm.batch([9000, 16000, 12000], texts)
+    targets = [[*system.llm_tokenizer.encode_transcript(text), *system.llm_end_ids] for text in texts]
+    log_probs = system.llm_log_probs(batch).split(list(map(len, targets)))
+    scorer = SpeechLlmRescorer(system, system.llm_tokenizer.encode_transcript)
+    results = rescore(lists_of(*[[text] for text in texts]), {"llm": scorer}, batch)
+    for result, rows, row in zip(results, log_probs, targets, strict=True):
+        assert result.best.scores["llm"] == pytest.approx(float(rows[range(len(row)), row].sum()), abs=1e-4)
 
 
 def test_ctc_scores_are_minus_the_loss() -> None:
