@@ -57,6 +57,12 @@ def real(lens: torch.Tensor, size: int) -> torch.Tensor:
     return torch.arange(size, device=lens.device) < lens[:, None]
 
 
+def causal(past: int, size: int, like: torch.Tensor) -> torch.Tensor:
+    """Mask (1, 1, size, past + size) to add: each position sees all of the past, itself and those before."""
+    lowest = torch.full((size, past + size), torch.finfo(like.dtype).min, dtype=like.dtype, device=like.device)
+    return lowest.triu(past + 1)[None, None]
+
+
 @dataclass(frozen=True)
 class Loss:
     """One named loss over a batch: its sum over targets, so that batches and processes can be added up exactly."""

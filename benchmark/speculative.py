@@ -11,7 +11,6 @@ import argparse
 import os
 import statistics
 import time
-from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other where cores are shared
@@ -21,9 +20,9 @@ import torch
 from asrllm.batch import Batch
 from asrllm.data import kaldi, sampler
 from asrllm.data.dataset import Dataset, batches
-from asrllm.data.sampler import BatchConfig, Lengths
 from asrllm.decode.decoder import DecodeConfig, decode, prepared
 from asrllm.decode.joint import JointConfig
+from asrllm.decode.scorer import Opening, encoded
 from asrllm.decode.speculative import SpeculativeConfig
 from asrllm.experiment import Experiment
 from asrllm.models.frontend import SAMPLE_RATE
@@ -42,15 +41,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 @torch.inference_mode()
-def encoded(model: SpeechLLM, folder: Path, batch_seconds: float) -> list[Batch]:
+def heard(model: SpeechLLM, folder: Path, batch_seconds: float) -> list[Batch]:
     """The utterances of a data directory with their frames."""
     dataset = Dataset(kaldi.read(folder), SAMPLE_RATE)
-    plan = sampler.plan(Lengths(dataset.seconds(0)), BatchConfig(max_seconds=batch_seconds, jitter=0.0), 0, 0)
-    found = []
-    for batch in batches(dataset, plan):
-        frames, lens = model.encode(batch)
-        found.append(replace(batch, frames=frames, frame_lens=lens))
-    return found
+    plan = sampler.plan_alike(dataset.seconds(0), batch_seconds)
+    return [encoded(model, batch) for batch in batches(dataset, plan)]
 
 
 def main() -> None:
@@ -66,11 +61,12 @@ def main() -> None:
     texts: dict[str, list[str]] = {}
     counts = {"llm_calls": 0, "draft_tokens": 0, "draft_accepted": 0}
     with prepared(model, searches["greedy"]):
-        data = encoded(model, args.data, args.batch_seconds)
+        data = heard(model, args.data, args.batch_seconds)
+        opening = Opening(model.llm, model.before())
         for repeat in range(args.repeats):
             for name, config in searches.items():
                 begin = time.process_time()
-                found = [result for batch in data for result in decode(model, batch, config)]
+                found = [result for batch in data for result in decode(model, batch, config, opening=opening)]
                 times[name].append(time.process_time() - begin)
                 texts[name] = [result.best.text for result in found]
                 if name == "speculative" and repeat == 0:

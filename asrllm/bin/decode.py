@@ -19,11 +19,11 @@ from asrllm.batch import Batch
 from asrllm.console import UserError, write_atomically
 from asrllm.data import kaldi, sampler
 from asrllm.data.dataset import Dataset, batches
-from asrllm.data.sampler import BatchConfig, Lengths
 from asrllm.decode.decoder import DecodeConfig, PretrainedConfig, decode, prepared
 from asrllm.decode.fusion import FusionConfig, Pieces
 from asrllm.decode.joint import Companions, JointConfig
 from asrllm.decode.prior import PRIOR_FILE, read_prior
+from asrllm.decode.scorer import Opening
 from asrllm.decode.speculative import SpeculativeConfig
 from asrllm.decode.text_lm import TextLm, TextLmConfig, text_lm
 from asrllm.experiment import Experiment
@@ -143,7 +143,8 @@ def _recogniser(config: DecodeConfig, exp: Path, device: torch.device) -> Iterat
             for part in (model, joint.lm, pieces.lm.llm if pieces else None):
                 if part is not None:
                     stack.enter_context(prepared(part.to(device), config))
-            yield lambda batch: decode(model, batch.to(device), config, SAMPLE_RATE, joint, pieces)
+            opening = Opening(model.llm, model.before()) if model.llm is not None else None
+            yield lambda batch: decode(model, batch.to(device), config, SAMPLE_RATE, joint, pieces, opening)
 
 
 def _pieces(config: FusionConfig, experiment: Experiment, model: SpeechLLM, device: torch.device) -> Pieces:
@@ -177,8 +178,7 @@ def _decode(
 ) -> list[NBest]:
     """Results in the order of `utterances`; batches of like durations."""
     dataset = Dataset(utterances, SAMPLE_RATE)
-    limits = BatchConfig(max_seconds=batch_seconds, jitter=0.0)
-    plan = sampler.plan(Lengths(dataset.seconds(0)), limits, 0, 0)
+    plan = sampler.plan_alike(dataset.seconds(0), batch_seconds)
     found: dict[str, NBest] = {}
     with console.progress("decoding", len(utterances), "utterances") as advance:
         for batch in batches(dataset, plan):

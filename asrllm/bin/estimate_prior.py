@@ -13,7 +13,6 @@ import torch
 from asrllm import console, dist
 from asrllm.data import index, sampler
 from asrllm.data.dataset import Dataset, batches
-from asrllm.data.sampler import BatchConfig, Lengths
 from asrllm.decode.prior import PRIOR_FILE, PriorSum, write_prior
 from asrllm.experiment import Experiment
 from asrllm.models.frontend import SAMPLE_RATE
@@ -40,13 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = dist.start(args.ngpu, 0)
     model = Experiment(args.exp).model().to(device)
     dataset = Dataset(index.read(args.data), SAMPLE_RATE)
-    lengths = Lengths(dataset.seconds(0))
-    plan = sampler.plan(lengths, BatchConfig(max_seconds=args.batch_seconds, jitter=0.0), 0, 0)
+    plan = sampler.plan_alike(dataset.seconds(0), args.batch_seconds)
     prior = PriorSum(model.ctc_tokenizer.size)
     for batch in console.track(batches(dataset, plan), "estimating", len(plan), "batches"):
         prior.add(*model.ctc_log_probs(batch.to(device)))
     write_prior(prior.log_prior(), args.exp / PRIOR_FILE)
-    log.info("%s: label prior of %d utterances", args.exp / PRIOR_FILE, len(lengths))
+    log.info("%s: label prior of %d utterances", args.exp / PRIOR_FILE, len(dataset))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from asrllm.bin.decode import load_text_lm
 from asrllm.console import UserError, write_atomically
 from asrllm.data import kaldi, sampler
 from asrllm.data.dataset import Dataset, batches
-from asrllm.data.sampler import BatchConfig, Lengths
 from asrllm.decode.packed import packed
 from asrllm.decode.prior import PRIOR_FILE, read_prior
 from asrllm.decode.rescore import (
@@ -39,6 +38,7 @@ from asrllm.decode.rescore import (
     rank,
     rescore,
 )
+from asrllm.decode.scorer import encoded
 from asrllm.experiment import Experiment
 from asrllm.hypothesis import NBest, read_decoding, shard_name, write_shard
 from asrllm.models.frontend import SAMPLE_RATE
@@ -76,12 +76,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     device = dist.start(args.ngpu, 0)
     with ExitStack() as stack:
-        rescorers = _rescorers(config, args.exp, device, stack)
+        model = _model(config, args.exp, device, stack)
+        rescorers = _rescorers(config, args.exp, model, device, stack)
         begin = time.perf_counter()
         scored: dict[str, NBest] = {}
         with console.progress("rescoring", len(lists), "utterances") as advance:
             for some, batch in _batches(config, lists, args.data):
-                done = rescore(some, rescorers, batch.to(device) if batch else None)
+                heard = encoded(model, batch.to(device)) if batch and model else None
+                done = rescore(some, rescorers, heard)
                 scored |= {each.utt_id: rank(each, config.weights) for each in done}
                 advance(len(done), "")
         wall = time.perf_counter() - begin
@@ -104,12 +106,19 @@ def _check(config: RescoreConfig, decoding: Path, out: Path, exp: Path | None, d
                 raise UserError(f"scorers.{name}: type {scorer.type} wants {flag}, which is not given")
 
 
-def _rescorers(config: RescoreConfig, exp: Path | None, device: torch.device, stack: ExitStack) -> dict[str, Rescorer]:
-    """What gives each component; weights are laid out for the CPU as long as `stack` lasts."""
-    model: SpeechLLM | None = None
-    if exp is not None and any(scorer.type != "lm" for scorer in config.scorers.values()):
-        model = Experiment(exp).model().to(device)
-        stack.enter_context(packed(model))
+def _model(config: RescoreConfig, exp: Path | None, device: torch.device, stack: ExitStack) -> SpeechLLM | None:
+    """The model, if a scorer wants it; weights are laid out for the CPU as long as `stack` lasts."""
+    if exp is None or all(scorer.type == "lm" for scorer in config.scorers.values()):
+        return None
+    model = Experiment(exp).model().to(device)
+    stack.enter_context(packed(model))
+    return model
+
+
+def _rescorers(
+    config: RescoreConfig, exp: Path | None, model: SpeechLLM | None, device: torch.device, stack: ExitStack
+) -> dict[str, Rescorer]:
+    """What gives each component."""
     rescorers: dict[str, Rescorer] = {}
     for name, scorer in config.scorers.items():
         match scorer:
@@ -150,9 +159,7 @@ def _batches(
     if missing := [utt_id for utt_id in lists if utt_id not in utterances]:
         raise UserError(f"{data}: {len(missing)} utterances of the decoding are not in it, such as {missing[0]}")
     dataset = Dataset([utterances[utt_id] for utt_id in lists], SAMPLE_RATE)
-    limits = BatchConfig(max_seconds=config.batch_seconds, jitter=0.0)
-    plan = sampler.plan(Lengths(dataset.seconds(0)), limits, 0, 0)
-    for batch in batches(dataset, plan):
+    for batch in batches(dataset, sampler.plan_alike(dataset.seconds(0), config.batch_seconds)):
         yield [lists[utt_id] for utt_id in batch.utt_ids], batch
 
 

@@ -122,6 +122,11 @@ def plan(lengths: Lengths, config: BatchConfig, seed: int, epoch: int, rank: int
     return Plan(order, starts, by_size[groups * world + rank])
 
 
+def plan_alike(seconds: NDArray[np.float64], max_seconds: float) -> Plan:
+    """Batches of utterances of like durations, the largest first, each utterance once: for inference."""
+    return plan(Lengths(seconds), BatchConfig(max_seconds=max_seconds, jitter=0.0), 0, 0)
+
+
 def _fill(seconds: NDArray[np.float64], tokens: NDArray[np.int32] | None, config: BatchConfig) -> NDArray[np.int64]:
     """Cut utterances in their order into batches, each as full as the limits allow; where each begins, and the end."""
     most_tokens, most_utterances = config.max_tokens or np.inf, config.max_utterances or np.inf

@@ -46,12 +46,15 @@ class TreeCache(Cache):
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=TreeLayer)
 
-    def spread(self, rows: int) -> None:
-        """Let each of `rows` utterances begin with what the one here has read."""
+    def spread(self, rows: int) -> "TreeCache":
+        """A cache in which each of `rows` utterances begins with what the one here has read."""
+        grown = TreeCache()
         for layer in self.layers:
             assert isinstance(layer, TreeLayer)
-            layer.keys = layer.keys[:, :, : layer.used].expand(rows, -1, -1, -1).contiguous()
-            layer.values = layer.values[:, :, : layer.used].expand(rows, -1, -1, -1).contiguous()
+            new = TreeLayer()
+            new.update(*(each[:, :, : layer.used].expand(rows, -1, -1, -1) for each in (layer.keys, layer.values)))
+            grown.layers.append(new)
+        return grown
 
     def keep(self, rows: torch.Tensor, columns: torch.Tensor) -> None:
         """Drop all but the utterances `rows` (B',) and, in each of them, `columns` (B', C')."""

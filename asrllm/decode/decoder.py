@@ -17,7 +17,7 @@ from asrllm.decode.ctc_search import CtcGreedyConfig, CtcPrefixConfig, ctc_greed
 from asrllm.decode.fusion import Fusion, FusionConfig, Pieces
 from asrllm.decode.joint import Companions, JointConfig, joint_search
 from asrllm.decode.packed import packed
-from asrllm.decode.scorer import SpeechModel, Tokenizer
+from asrllm.decode.scorer import Opening, SpeechModel, Tokenizer
 from asrllm.decode.speculative import SpeculativeConfig, drafted_search
 from asrllm.hypothesis import Hypothesis, NBest
 
@@ -61,10 +61,12 @@ def decode(
     sample_rate: int = 16000,
     companions: Companions | None = None,
     pieces: Pieces | None = None,
+    opening: Opening | None = None,
 ) -> list[NBest]:
     """Recognise a batch; one n-best list per utterance, in the order of the batch.
 
-    `companions` are what joint decoding wants beside the model, `pieces` what fusion does.
+    `companions` are what joint decoding wants beside the model, `pieces` what fusion does; `opening` is the model's
+    text before the audio, so that it is read once for all batches.
 
     Raises:
         UserError: the model cannot be searched, or gives what is not a number.
@@ -83,10 +85,10 @@ def decode(
                 assert pieces is not None, "fusion wants an LM"
                 hypotheses, counts = _fusion(model, batch, pieces)
             case JointConfig():
-                found = joint_search(model, batch, config.search, seconds, companions or Companions())
+                found = joint_search(model, batch, config.search, seconds, companions or Companions(), opening)
                 hypotheses = [[_spell(each, model.llm_tokenizer) for each in pool] for pool in found]
             case SpeculativeConfig():
-                best, counts = drafted_search(model, batch, config.search, seconds)
+                best, counts = drafted_search(model, batch, config.search, seconds, opening)
                 hypotheses = [[_spell(each, model.llm_tokenizer)] for each in best]
             case PretrainedConfig():
                 raise ValueError("a pretrained recogniser is run by transformers, not by a search")

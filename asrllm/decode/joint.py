@@ -20,7 +20,7 @@ from asrllm.decode.beam import BeamConfig, Finished, beam_search
 from asrllm.decode.ctc_prefix import CtcPrefix
 from asrllm.decode.ctc_scorer import Chains, CtcScorer
 from asrllm.decode.ctc_words import CtcWordScorer
-from asrllm.decode.scorer import CandidateScorer, LlmScorer, Scorer, SpeechModel
+from asrllm.decode.scorer import CandidateScorer, LlmScorer, Opening, Scorer, SpeechModel, encoded, llm_scorer
 from asrllm.text.spelling import Words, first_space, spell_tokens
 from asrllm.text.tokenizer import SentencePieceTokenizer
 
@@ -94,32 +94,32 @@ def joint_search(
     config: JointConfig,
     seconds: list[float],
     companions: Companions,
+    opening: Opening | None = None,
 ) -> list[list[Finished]]:
-    """The n best hypotheses of each utterance of `seconds`.
+    """The n best hypotheses of each utterance of `seconds`; `opening` as in `llm_scorer`.
 
     Raises:
         UserError: units or vocabularies that cannot be joined; see also `beam_search`.
     """
     limits = [token_limit(each, config) for each in seconds]
     least = [max(config.min_tokens, int(config.min_tokens_per_second * each)) for each in seconds]
-    weights = config.weights.given()
-    frames, frame_lens = model.encode(batch)
-    batch = replace(batch, frames=frames, frame_lens=frame_lens)
-    scorers: dict[str, Scorer[Any]] = {"llm": _llm_scorer(model, batch, max(limits))}
+    weights, device = config.weights.given(), batch.wave_lens.device
+    batch = encoded(model, batch)
+    opening = opening or Opening(model.llm, model.before())
+    scorers: dict[str, Scorer[Any]] = {"llm": llm_scorer(model, batch, max(limits), opening)}
     if "lm" in weights:
         assert companions.lm is not None, "the configuration names a language model"
         scorers["lm"] = _lm_scorer(companions.lm, model, len(batch), max(limits))
     if "ilm" in weights:
-        silence = replace(batch, frames=frames[:, :1], frame_lens=torch.zeros_like(frame_lens))  # a padding frame
-        scorers["ilm"] = _llm_scorer(model, silence, max(limits))
+        scorers["ilm"] = llm_scorer(model, _silence(batch), max(limits), opening)
     raters: dict[str, CandidateScorer[Any]] = {}
     if "ctc" in weights:
         raters["ctc"] = ctc_scorer(model, CtcPrefix(*model.ctc_log_probs(batch)))
     if "prior" in weights:
         assert companions.log_prior is not None, "the configuration asks for a prior"
-        raters["prior"] = TokenTable(_chains(model).sums(companions.log_prior.to(frames.device)), model.llm_end_ids)
+        raters["prior"] = TokenTable(_chains(model).sums(companions.log_prior.to(device)), model.llm_end_ids)
     if "length" in weights:
-        ones = torch.ones(_size(model.llm), dtype=torch.float64, device=frames.device)
+        ones = torch.ones(_size(model.llm), dtype=torch.float64, device=device)
         raters["length"] = TokenTable(ones, model.llm_end_ids)
     return beam_search(scorers, weights, model.llm_end_ids, limits, config, raters, least)
 
@@ -158,8 +158,10 @@ def _words(units: Any, tokens: Any) -> Words:
     return Words(units, tokens)
 
 
-def _llm_scorer(model: SpeechModel, batch: Batch, limit: int) -> LlmScorer:
-    return LlmScorer(model.llm, *model.prefix(batch), limit, model.heard(batch), model.before())
+def _silence(batch: Batch) -> Batch:
+    """The batch with no frame but padding."""
+    assert batch.frames is not None and batch.frame_lens is not None
+    return replace(batch, frames=batch.frames[:, :1], frame_lens=torch.zeros_like(batch.frame_lens))
 
 
 def _lm_scorer(lm: PreTrainedModel, model: SpeechModel, utterances: int, limit: int) -> LlmScorer:

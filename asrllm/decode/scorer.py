@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from asrllm.batch import Batch, pad, real
+from asrllm.batch import Batch, causal, pad, real
 from asrllm.console import UserError
 from asrllm.decode.cache import TreeCache
 
@@ -118,10 +118,29 @@ class LlmState:
     heard: Heard | None = None
 
 
+class Opening:
+    """What all prefixes of a decoding begin with: read once, whatever the number of batches."""
+
+    def __init__(self, llm: PreTrainedModel, embeds: torch.Tensor) -> None:
+        """`embeds` (P, H); P may be 0."""
+        self.llm, self.embeds = llm, embeds
+        self._read: TreeCache | None = None
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+    def cache(self, rows: int, dtype: torch.dtype) -> TreeCache:
+        """One in which `rows` utterances have read it, as embeddings of `dtype`, always the same."""
+        if not len(self):
+            return TreeCache()
+        if self._read is None:
+            self._read = TreeCache()
+            self.llm.base_model(inputs_embeds=self.embeds[None].to(dtype), past_key_values=self._read, use_cache=True)
+        return self._read.spread(rows)
+
+
 class LlmScorer:
     """log p(token | prefix, tokens before) of a causal LM, by one pass over the prefixes and one per token after.
-
-    What all prefixes begin with is read once and shared.
 
     The model runs its own attention, under a 4-D mask and explicit positions, so the result is that of the model on the
     whole sequence without padding. Refused are models for which this cannot hold.
@@ -136,18 +155,18 @@ class LlmScorer:
         lens: torch.Tensor,
         max_tokens: int,
         heard: Heard | None = None,
-        before: torch.Tensor | None = None,
+        opening: Opening | None = None,
     ) -> None:
-        """Score continuations of `before` (P, H), then `embeds` (B, L, H), real up to `lens` (B,).
+        """Score continuations of `opening`, then `embeds` (B, L, H), real up to `lens` (B,).
 
         At most `max_tokens` tokens follow. `heard` is handed to the layers of the model in every pass but that over
-        `before`, which is the same for all utterances.
+        `opening`, which is the same for all utterances.
 
         Raises:
             UserError: the model keeps a state that cannot be branched, or its context is too short.
         """
-        self.before = embeds.new_zeros(0, embeds.shape[2]) if before is None else before.to(embeds.dtype)
-        check_llm(llm, len(self.before) + int(lens.max()) + max_tokens)
+        self.opening = opening or Opening(llm, embeds.new_zeros(0, embeds.shape[2]))
+        check_llm(llm, len(self.opening) + int(lens.max()) + max_tokens)
         self.llm = llm
         self.embeds = embeds
         self.lens = lens
@@ -207,7 +226,7 @@ class LlmScorer:
     ) -> tuple[torch.Tensor, LlmState]:
         """Scores (B, m, V) at the positions `where` (B, m) of `embeds`, real up to `lens`."""
         rows, size, _ = embeds.shape
-        cache, shared = self._read_before(rows), len(self.before)
+        cache, shared = self.opening.cache(rows, embeds.dtype), len(self.opening)
         positions = torch.arange(shared, shared + size, device=embeds.device).expand(rows, -1)
         places = where.clamp(max=size - 1)[..., None]
 
@@ -220,7 +239,7 @@ class LlmScorer:
             output = self.llm(
                 inputs_embeds=embeds,
                 position_ids=positions,
-                attention_mask=_causal(shared, size, embeds) if shared else None,
+                attention_mask=causal(shared, size, embeds) if shared else None,
                 past_key_values=cache,
                 use_cache=True,
                 heard=self.heard,
@@ -229,14 +248,6 @@ class LlmScorer:
             handle.remove()
         visible = nn.functional.pad(real(lens, size), (shared, 0), value=True)
         return _log_probs(output.logits), LlmState(cache, visible[:, None], shared + lens, self.heard)
-
-    def _read_before(self, rows: int) -> TreeCache:
-        """The cache after what all prefixes begin with, for `rows` utterances."""
-        cache = TreeCache()
-        if len(self.before):
-            self.llm.base_model(inputs_embeds=self.before[None], past_key_values=cache, use_cache=True)
-            cache.spread(rows)
-        return cache
 
     def select(self, state: LlmState, rows: torch.Tensor) -> LlmState:
         """Reorder the mask; touch the cache only when utterances leave or half of its columns are dead."""
@@ -252,6 +263,18 @@ class LlmScorer:
         visible = visible.gather(2, columns[:, None].expand(-1, visible.shape[1], -1))
         heard = None if state.heard is None else state.heard.select(kept)
         return LlmState(state.cache, visible, state.positions[kept], heard)
+
+
+def encoded(model: SpeechModel, batch: Batch) -> Batch:
+    """The batch with its frames, so that nobody encodes it again."""
+    frames, lens = model.encode(batch)
+    return replace(batch, frames=frames, frame_lens=lens)
+
+
+def llm_scorer(model: SpeechModel, batch: Batch, max_tokens: int, opening: Opening | None = None) -> LlmScorer:
+    """The LLM of `model` after its prompt and the speech of `batch`; `opening` if that of other batches is at hand."""
+    opening = opening or Opening(model.llm, model.before())
+    return LlmScorer(model.llm, *model.prefix(batch), max_tokens, model.heard(batch), opening)
 
 
 def check_llm(llm: PreTrainedModel, size: int) -> None:
@@ -280,12 +303,6 @@ def check_llm(llm: PreTrainedModel, size: int) -> None:
                 f"{name} has a {what} of {limit} positions, but prefix and token limit together are {size}: "
                 "cut the audio into shorter segments or lower max_tokens"
             )
-
-
-def _causal(past: int, size: int, like: torch.Tensor) -> torch.Tensor:
-    """Mask (1, 1, size, past + size) to add: each position sees all of the past, itself and those before."""
-    lowest = torch.full((size, past + size), torch.finfo(like.dtype).min, dtype=like.dtype, device=like.device)
-    return lowest.triu(past + 1)[None, None]
 
 
 def _log_probs(logits: torch.Tensor) -> torch.Tensor:

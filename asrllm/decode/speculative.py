@@ -16,7 +16,7 @@ from asrllm.config import Config
 from asrllm.decode.beam import BeamConfig, Finished
 from asrllm.decode.ctc_search import ctc_greedy
 from asrllm.decode.joint import token_limit
-from asrllm.decode.scorer import LlmScorer, LlmState, SpeechModel
+from asrllm.decode.scorer import LlmScorer, LlmState, Opening, SpeechModel, encoded, llm_scorer
 
 
 class SpeculativeConfig(Config):
@@ -43,7 +43,7 @@ class _Text:
     end_ids: frozenset[int]
     tokens: list[int] = field(default_factory=list)
     total: float = 0.0
-    distances: list[int] = field(default_factory=list)  # from `tokens` to each prefix of the draft
+    distances: list[int] = field(init=False)  # from `tokens` to each prefix of the draft
     counts: dict[str, int] = field(default_factory=lambda: {"llm_calls": 0, "draft_tokens": 0, "draft_accepted": 0})
 
     def __post_init__(self) -> None:
@@ -88,15 +88,14 @@ class _Text:
 
 
 def drafted_search(
-    model: SpeechModel, batch: Batch, config: SpeculativeConfig, seconds: list[float]
+    model: SpeechModel, batch: Batch, config: SpeculativeConfig, seconds: list[float], opening: Opening | None = None
 ) -> tuple[list[Finished], list[dict[str, int]]]:
-    """`speculative_search` from the best path of the CTC head, for utterances of `seconds`."""
+    """`speculative_search` from the best path of the CTC head, for utterances of `seconds`; see `llm_scorer`."""
     limits = [token_limit(each, config.greedy) for each in seconds]
-    frames, frame_lens = model.encode(batch)
-    batch = replace(batch, frames=frames, frame_lens=frame_lens)
+    batch = encoded(model, batch)
     paths = ctc_greedy(*model.ctc_log_probs(batch))
     drafts = [model.llm_tokenizer.encode_transcript(model.ctc_tokenizer.decode(labels)) for labels, _ in paths]
-    scorer = LlmScorer(model.llm, *model.prefix(batch), max(limits), model.heard(batch), model.before())
+    scorer = llm_scorer(model, batch, max(limits), opening)
     return speculative_search(scorer, drafts, model.llm_end_ids, limits, config)
 
 
@@ -117,7 +116,7 @@ def speculative_search(
     texts = [_Text([*draft, end_ids[0]], limit, ends) for draft, limit in zip(drafts, limits, strict=True)]
     guesses = [text.guess(config.draft_tokens) for text in texts]
     log_probs, state = scorer.start_with(guesses)
-    first = len(scorer.before) + scorer.lens
+    first = len(scorer.opening) + scorer.lens
     live = list(range(len(texts)))
     while True:
         best, chosen = log_probs.max(dim=2)

@@ -17,6 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
+from asrllm.batch import causal
 from asrllm.console import UserError
 
 IMPLEMENTATION = "asrllm_packed"  # the name under which transformers knows `attend`
@@ -55,7 +56,7 @@ def lay_out(shared: int, lens: list[int], like: torch.Tensor, at_once: int | Non
     own = [torch.arange(shared, shared + size, device=device) for size in lens]
     positions = torch.cat([torch.arange(shared, device=device), *own])[None]
     groups = [_group(shared, each, like) for each in members]
-    return Layout(shared, lens, positions, _causal(0, shared, like), step, groups)
+    return Layout(shared, lens, positions, causal(0, shared, like), step, groups)
 
 
 def _group(shared: int, lens: list[int], like: torch.Tensor) -> Group:
@@ -63,12 +64,7 @@ def _group(shared: int, lens: list[int], like: torch.Tensor) -> Group:
     sizes = torch.tensor(lens, device=like.device)[:, None]
     steps = torch.arange(longest, device=like.device)
     places = sizes.cumsum(0) - sizes + steps.minimum(sizes - 1)
-    return Group(sum(lens), places, (steps < sizes).flatten().nonzero()[:, 0], _causal(shared, longest, like))
-
-
-def _causal(past: int, size: int, like: torch.Tensor) -> torch.Tensor:
-    lowest = torch.full((size, past + size), torch.finfo(like.dtype).min, dtype=like.dtype, device=like.device)
-    return lowest.triu(past + 1)[None, None]
+    return Group(sum(lens), places, (steps < sizes).flatten().nonzero()[:, 0], causal(shared, longest, like))
 
 
 def use(llm: Any) -> None:

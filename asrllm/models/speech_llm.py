@@ -192,7 +192,7 @@ class SpeechLLM(nn.Module):
 
     def before(self) -> torch.Tensor:
         """Embeddings (P, H) of the text before the audio, the same for all utterances."""
-        return prefix.before(self.llm, self._prompt(), llms.embed(self.llm, torch.tensor(0, device=self.llm.device)))
+        return prefix.before(self.llm, self._prompt(), self.llm.get_input_embeddings().weight)
 
     def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Speech and text after: embeddings (B, L, H), real positions first, and their lengths, at least 1."""

@@ -7,7 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from asrllm.decode.beam import Finished, beam_search
-from asrllm.decode.scorer import LlmScorer
+from asrllm.decode.scorer import LlmScorer, Opening
 from asrllm.decode.speculative import SpeculativeConfig, _Text, speculative_search
 
 WIDTH, UNITS, END = 32, 24, 2
@@ -139,11 +139,11 @@ def test_a_beginning_that_all_share_is_read_once(make: object) -> None:
     embeds, sizes = prefixes([3, 7, 5])
     before = torch.randn(4, WIDTH)
     whole = torch.cat([before.expand(3, -1, -1), embeds], 1)
-    limits = [9, 12, 4]
+    limits, opening = [9, 12, 4], Opening(llm, before)
     truth = greedy(llm, whole, sizes + 4, limits)
-    scorer = LlmScorer(llm, embeds, sizes, 12, before=before)
+    scorer = LlmScorer(llm, embeds, sizes, 12, opening=opening)
     shared = [pool[0] for pool in beam_search({"llm": scorer}, {"llm": 1.0}, [END], limits, CONFIG.greedy)]
-    scorer = LlmScorer(llm, embeds, sizes, 12, before=before)
+    scorer = LlmScorer(llm, embeds, sizes, 12, opening=opening)
     quick, _ = speculative_search(scorer, [[3, 4, 5], [], truth[2].tokens], [END], limits, CONFIG)
     for one, other, third in zip(truth, shared, quick, strict=True):
         same(one, other)
