@@ -6,6 +6,7 @@ ties data, models and training together.
 """
 
 import hashlib
+import json
 import logging
 import random
 import shutil
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,6 +76,29 @@ class Experiment:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @classmethod
+    def holding(cls, place: Path) -> "Experiment":
+        """The experiment that `place` is, or is a checkpoint or a snapshot of."""
+        inside = place.parent.name in ("checkpoints", "snapshots")
+        return cls(place.parent.parent if inside else place)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """What training wrote at its end.
+
+        Raises:
+            UserError: it has not ended, or the file is broken.
+        """
+        path = self.folder / "summary.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.folder}: not a finished experiment (no summary.json): train it to its end"
+            ) from None
+        except (OSError, ValueError, TypeError) as fault:
+            raise UserError(f"{path}: not valid JSON ({fault}): train the experiment again") from None
+
     @cached_property
     def config(self) -> ExperimentConfig:
         """The resolved configuration."""
@@ -113,15 +138,23 @@ class Experiment:
         touched = {*self.config.stage.init, *self.config.stage.changed}
         return {*self.config.model.parts} - (self.config.model.given_parts.keys() - touched)
 
-    def model(self) -> SpeechLLM:
+    def model(self, place: Path | None = None) -> SpeechLLM:
         """The trained model in eval mode.
+
+        Args:
+            place: a checkpoint or snapshot of the experiment, whose weights stand in the place of the final ones.
 
         Raises:
             UserError: training has not ended, or a weight is missing, unknown or of another shape.
         """
         path = self.folder / "weights.safetensors"
         model = build(self.config.model, tokenizers.load(self.folder / "tokenizer"))
-        tensors = checkpoint.read_weights(path)
+        if place is None or place == self.folder:
+            tensors = checkpoint.read_weights(path)
+        else:  # a checkpoint holds what is trained; what is not stands beside it, once training has ended
+            final = checkpoint.read_weights(path) if path.is_file() else {}
+            path = place / path.name
+            tensors = final | checkpoint.read_weights(path)
         for part in sorted(self.stored_parts):
             checkpoint.load_part(model.parts[part], tensors, part, str(path))
         return model.eval()

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from asrllm.console import UserError
+from asrllm.score.significance import bootstrap_interval, cluster, percentiles
 
 DRAWS = 200
-LEVEL = 0.95
 FRAMES_PER_DIMENSION = 10  # below, NSE is too low: of a true 0.778, 0.687 at N = d / 2 and 0.771 at N = 4 d
 EPOCHS = 10
 
@@ -30,7 +30,7 @@ class Estimate:
     """A value with its 95 % bootstrap interval over utterances, and what to mind."""
 
     value: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None  # None for a single utterance
     note: str = ""
 
 
@@ -65,7 +65,8 @@ def nse(frames: Floats, owners: Labels, seed: int = 0) -> Estimate:
         drawn.append(spectral_entropy(frames[kept], weights[kept]))
     least = FRAMES_PER_DIMENSION * frames.shape[1]
     few = f"{len(frames)} frames, fewer than {least} (10 d): the value is too low" if len(frames) < least else ""
-    return Estimate(spectral_entropy(frames), _interval(drawn), few)
+    interval = percentiles(drawn) if len(utterances) > 1 else None
+    return Estimate(spectral_entropy(frames), interval, few)
 
 
 def nse_per_utterance(frames: Floats, owners: Labels) -> float:
@@ -249,12 +250,7 @@ def _spelled(words: Words) -> Floats:
 
 def _ratio(top: Floats, bottom: Floats, owners: Labels, seed: int, note: str = "") -> Estimate:
     """sum(top) / sum(bottom), drawn over utterances."""
-    _, numbers = np.unique(owners, return_inverse=True)
-    tops, bottoms = np.bincount(numbers, top), np.bincount(numbers, bottom)
-    picks = np.random.default_rng(seed).integers(0, len(tops), (1000, len(tops)))
-    return Estimate(float(top.sum() / bottom.sum()), _interval(list(tops[picks].sum(1) / bottoms[picks].sum(1))), note)
-
-
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    tops, bottoms = cluster(owners, top, bottom)
+    percent = bootstrap_interval(tops, bottoms, seed)
+    interval = None if percent is None else (percent[0] / 100, percent[1] / 100)
+    return Estimate(float(top.sum() / bottom.sum()), interval, note)

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrllm.console import UserError
+from asrllm.score.significance import percentiles
 
 HUBER = 1e-3  # residuals of log E beyond this count linearly (Hoffmann et al.)
 DRAWS = 1000
-LEVEL = 0.95
 LEAST_BUDGETS = 6  # below these two, E_inf and alpha cannot be told apart (research by simulation, ours)
 LEAST_DECADES = 1.5
+SAME_BUDGET = 1.1  # runs whose FLOPs differ by less have one budget: a run ends with a whole step
 STEPS = 60  # of the damped Gauss-Newton iteration
 
 Array = NDArray[np.float64]
@@ -77,27 +78,25 @@ def fit(points: Sequence[Point], seed: int = 0, draws: int = DRAWS) -> Fit:
         UserError: fewer than 3 budgets, or an error or a budget that is not above 0.
     """
     flops, errors = _arrays(points)
-    budgets = np.unique(flops)
-    center = float(np.exp(np.log(budgets).mean()))
+    budgets = budget_numbers(flops)
+    center = float(np.exp(np.mean([np.log(flops[budgets == number]).mean() for number in np.unique(budgets)])))
     x, y = np.log(flops / center), np.log(errors)
     power, free = _solve(x, y[None], False)[0], _solve(x, y[None], True)[0]
-    left_out = {"power": _left_out(x, y, False), "floor": _left_out(x, y, True)} if len(budgets) > 3 else {}
-    note = _unidentified(budgets)
+    left_out = {}
+    if budgets.max() >= 3:
+        left_out = {"power": _left_out(x, y, budgets, False), "floor": _left_out(x, y, budgets, True)}
+    note = _unidentified(budgets, x)
     with_floor = not note and bool(left_out) and left_out["floor"] < left_out["power"]
     best = free if with_floor else power
     drawn = _bootstrap(x, y, best, with_floor, seed, draws)
-    alphas, floors = drawn[:, 2], np.exp(drawn[:, 0])
-    tail = 100 * (1 - LEVEL) / 2
-    alpha_interval = tuple(float(v) for v in np.percentile(alphas, [tail, 100 - tail]))
-    floor_interval = tuple(float(v) for v in np.percentile(floors, [tail, 100 - tail]))
     return Fit(
         law=_law(best, center),
         draws=tuple(_law(row, center) for row in drawn),
-        alpha_interval=alpha_interval,  # type: ignore[arg-type]
-        floor_interval=floor_interval,  # type: ignore[arg-type]
+        alpha_interval=percentiles(drawn[:, 2]),
+        floor_interval=percentiles(np.exp(drawn[:, 0])),
         power=_law(power, center),
         left_out=left_out,
-        held_out=_held_out(x, y, with_floor),
+        held_out=_held_out(x, y, budgets, with_floor),
         note=note,
     )
 
@@ -112,9 +111,24 @@ def compute_ratio(one: Fit, other: Fit, error: float) -> tuple[float, tuple[floa
     if not (math.isfinite(value) and value > 0):
         raise UserError(f"an error of {error:g} % is not reached by both laws: choose one that both schedules reach")
     ratios = [a.flops(error) / b.flops(error) for a, b in zip(one.draws, other.draws, strict=False)]
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile([r for r in ratios if not math.isnan(r)], [tail, 100 - tail])
-    return value, (float(low), float(high))
+    return value, percentiles([ratio for ratio in ratios if not math.isnan(ratio)])
+
+
+def reduction(one: Fit, other: Fit, flops: float) -> tuple[float, tuple[float, float]]:
+    """By what share of the error of `other` that of `one` is lower at equal FLOPs, with its bootstrap interval."""
+    drawn = [1 - a.error(flops) / b.error(flops) for a, b in zip(one.draws, other.draws, strict=False)]
+    return 1 - one.law.error(flops) / other.law.error(flops), percentiles(drawn)
+
+
+def budget_numbers(flops: Sequence[float] | Array) -> NDArray[np.int64]:
+    """The budget of each run (n,), counted from 0 for the smallest; see `SAME_BUDGET`."""
+    numbers = np.zeros(len(flops), dtype=np.int64)
+    first, number = 0.0, -1
+    for place in np.argsort(flops):
+        if flops[place] > SAME_BUDGET * first:
+            first, number = float(flops[place]), number + 1
+        numbers[place] = number
+    return numbers
 
 
 def _arrays(points: Sequence[Point]) -> tuple[Array, Array]:
@@ -124,19 +138,17 @@ def _arrays(points: Sequence[Point]) -> tuple[Array, Array]:
                 f"scaling: found {point.flops:g} FLOPs with an error of {point.error:g} %: both must be above 0"
             )
     flops, errors = np.array([p.flops for p in points]), np.array([p.error for p in points])
-    if len(np.unique(flops)) < 3:
-        raise UserError(
-            f"scaling: {len(np.unique(flops))} budgets are fewer than the 3 parameters: train at more budgets"
-        )
+    if (count := budget_numbers(flops).max(initial=-1) + 1) < 3:
+        raise UserError(f"scaling: {count} budgets are fewer than the 3 parameters: train at more budgets")
     return flops, errors
 
 
-def _unidentified(budgets: Array) -> str:
-    decades = float(np.log10(budgets[-1] / budgets[0]))
-    if len(budgets) >= LEAST_BUDGETS and decades >= LEAST_DECADES:
+def _unidentified(budgets: NDArray[np.int64], x: Array) -> str:
+    count, decades = budgets.max() + 1, float(np.ptp(x) / math.log(10))
+    if count >= LEAST_BUDGETS and decades >= LEAST_DECADES - 1e-9:
         return ""
     return (
-        f"{len(budgets)} budgets over {decades:.1f} decades do not tell an error floor from a small exponent (at least "
+        f"{count} budgets over {decades:.1f} decades do not tell an error floor from a small exponent (at least "
         f"{LEAST_BUDGETS} over {LEAST_DECADES} do): only the pure power law is reported"
     )
 
@@ -204,18 +216,18 @@ def _loss(theta: Array, x: Array, rows: Array) -> Array:
     return np.where(size < HUBER, 0.5 * size**2 / HUBER, size - 0.5 * HUBER).mean(-1)
 
 
-def _left_out(x: Array, y: Array, with_floor: bool) -> float:
+def _left_out(x: Array, y: Array, budgets: NDArray[np.int64], with_floor: bool) -> float:
     misses = []
-    for budget in np.unique(x):
-        kept = x != budget
+    for number in np.unique(budgets):
+        kept = budgets != number
         theta = _solve(x[kept], y[kept][None], with_floor)
         misses.append(float(np.abs(_residual(theta[:, None], x[~kept], y[~kept][None])).mean()))
     return float(np.mean(misses))
 
 
-def _held_out(x: Array, y: Array, with_floor: bool) -> float | None:
-    kept = x != x.max()
-    if len(np.unique(x[kept])) < 3:
+def _held_out(x: Array, y: Array, budgets: NDArray[np.int64], with_floor: bool) -> float | None:
+    kept = budgets != budgets.max()
+    if budgets.max() < 3:
         return None
     theta = _solve(x[kept], y[kept][None], with_floor)
     return float(np.expm1(-_residual(theta[:, None], x[~kept], y[~kept][None])).mean())

@@ -137,6 +137,14 @@ class PosteriorProjector(nn.Module):
         pooled = share.to(frames.dtype) @ around.flatten(2)  # (B, P, D * (2 context + 1))
         return speech + self.residual(pooled) + self.offset, lens
 
+    def owners(self, log_probs: torch.Tensor, frame_lens: torch.Tensor) -> torch.Tensor:
+        """Position (B, T) that each frame is a part of, -1 for blanks and padding."""
+        labels = log_probs.argmax(-1)
+        run, runs = label_runs(labels, frame_lens)
+        _, covers, _, _ = self._spell(labels, run, runs)
+        position = covers.int().argmax(1).gather(1, run.clamp(min=0))  # covers (B, P, R)
+        return position.masked_fill(run < 0, -1)
+
     def _spell(
         self, labels: torch.Tensor, owner: torch.Tensor, runs: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -19,11 +19,16 @@ from asrllm.models.cross_attention import Block
 
 def recompute(part: nn.Module) -> int:
     """Let every block of `part` run again for its gradient, for good; how many there are."""
-    kinds = (GradientCheckpointingLayer, conformer.Block, Block)
-    blocks: list[Any] = [block for block in part.modules() if isinstance(block, kinds)]
-    for block in blocks:
+    found = blocks(part)
+    for block in found:
         vars(block)["forward"] = partial(_run, block.forward)
-    return len(blocks)
+    return len(found)
+
+
+def blocks(part: nn.Module) -> list[Any]:
+    """The layers of a stack, in their order."""
+    kinds = (GradientCheckpointingLayer, conformer.Block, Block)
+    return [block for block in part.modules() if isinstance(block, kinds)]
 
 
 def _run(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -130,7 +130,7 @@ def render(results: Results, header: Mapping[str, str], pictures: Mapping[str, s
     blocks += [
         *_remarks(results.decodings),
         "## Made-up text",
-        _made_up(results.decodings),
+        made_up(results.decodings),
         "## Speed",
         _speeds(results.decodings),
     ]
@@ -140,7 +140,8 @@ def render(results: Results, header: Mapping[str, str], pictures: Mapping[str, s
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are figures."""
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("|" + "|".join(cells) + "|" for cells in (head, rule, *rows))
 
@@ -158,7 +159,7 @@ def _error_rates(decodings: Sequence[Decoding], unit: Unit) -> str:
         wrong = f"{100 * score.sentence_errors / score.sentences:.1f}" if score.sentences else NONE
         interval = "{:.1f} to {:.1f}".format(*score.interval_percent) if score.interval_percent else NONE
         rows.append([row.label, str(score.sentences), str(score.tokens), *rates, err, wrong, interval])
-    return _table(
+    return markdown_table(
         ["dataset", "Snt", TOKEN[unit], "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "Err, 95 % interval"], rows
     )
 
@@ -267,7 +268,7 @@ def tables(results: Results, header: Mapping[str, str]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _made_up(decodings: Sequence[Decoding]) -> str:
+def made_up(decodings: Sequence[Decoding]) -> str:
     """Shares of `asrllm.score.hallucination`; sets named ..._snr10 or ..._silence2 make a curve, row by row."""
 
     def shown(share: Share) -> str:
@@ -276,7 +277,7 @@ def _made_up(decodings: Sequence[Decoding]) -> str:
         return "{:.2f} ({:.2f} to {:.2f})".format(share.percent, *share.interval_percent)
 
     rows = []
-    for row in sorted(decodings, key=lambda row: (row.experiment, row.name, *_condition(row.set))):
+    for row in sorted(decodings, key=lambda row: (row.experiment, row.name, *condition(row.set))):
         found = row.score.hallucination
         shares = [found.unrelated, found.inserted, found.looping, found.truncated, found.non_speech]
         letters = found.non_speech_letters_per_minute
@@ -289,11 +290,11 @@ def _made_up(decodings: Sequence[Decoding]) -> str:
         "truncated",
         "output on non-speech",
     ]
-    return _table([*head, "letters a minute of non-speech"], rows)
+    return markdown_table([*head, "letters a minute of non-speech"], rows)
 
 
-def _condition(name: str) -> tuple[str, str, float]:
-    """Set, kind of condition, and falling signal-to-noise ratio or rising silence."""
+def condition(name: str) -> tuple[str, str, float]:
+    """Set, kind of condition (snr, silence, or none), and falling signal-to-noise ratio or rising silence."""
     match = re.fullmatch(r"(.*)_(snr|silence)(-?[0-9.]+)", name)
     if match is None:
         return name, "", 0.0
@@ -309,7 +310,7 @@ def _speeds(decodings: Sequence[Decoding]) -> str:
         known = [f"{audio:.0f}", f"{wall:.0f}", f"{wall / audio:.3f}"] if audio and wall else [NONE] * 3
         jobs = str(len(row.speeds)) if row.speeds else NONE
         rows.append([row.label, *known, jobs, _joined(row.speeds, "device"), _joined(row.speeds, "threads")])
-    return _table(["decoding", "audio s", "job s", "RTF", "jobs", "device", "threads"], rows)
+    return markdown_table(["decoding", "audio s", "job s", "RTF", "jobs", "device", "threads"], rows)
 
 
 def _joined(objects: Sequence[Mapping[str, Any]], key: str) -> str:
@@ -343,7 +344,7 @@ def _models(experiments: Sequence[Experiment]) -> str:
         "model FLOPs",
         "best validation",
     ]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _millions(parts: Mapping[str, int] | None) -> str:

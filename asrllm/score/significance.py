@@ -3,7 +3,6 @@
 Everything is computed from error counts per utterance; which system or unit they belong to is not known here.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +24,18 @@ class Difference:
     p_value: float  # two-sided
 
 
-def cluster(groups: Sequence[str], *columns: Sequence[int]) -> list[NDArray]:
+def cluster(groups: ArrayLike, *columns: ArrayLike) -> list[NDArray]:
     """Sums of each column over the members of a group, such as the errors of each speaker: to be drawn as one."""
     names, places = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    return [np.bincount(places, weights=column, minlength=len(names)) for column in columns]
+    return [np.bincount(places, weights=np.asarray(column, dtype=float), minlength=len(names)) for column in columns]
+
+
+def percentiles(drawn: ArrayLike) -> tuple[float, float]:
+    """The 95 % percentile interval of drawn values, of which some may be infinite."""
+    values = np.asarray(drawn, dtype=float)
+    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    low, high = np.quantile(values, ends) if np.isfinite(values).all() else np.quantile(values, ends, method="nearest")
+    return float(low), float(high)
 
 
 def bootstrap_interval(errors: ArrayLike, tokens: ArrayLike, seed: int = 0) -> tuple[float, float] | None:
@@ -45,7 +52,7 @@ def bootstrap_interval(errors: ArrayLike, tokens: ArrayLike, seed: int = 0) -> t
         None where the set has fewer than two utterances or no reference token.
     """
     drawn = _draw(np.asarray(errors, dtype=float), np.asarray(tokens, dtype=float), seed)
-    return None if drawn is None else _percentiles(drawn)
+    return None if drawn is None else percentiles(drawn)
 
 
 def paired_bootstrap(errors_a: ArrayLike, errors_b: ArrayLike, tokens: ArrayLike, seed: int = 0) -> Difference | None:
@@ -68,7 +75,7 @@ def paired_bootstrap(errors_a: ArrayLike, errors_b: ArrayLike, tokens: ArrayLike
         return None
     smaller = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     p_value = min(1.0, 2 * (smaller + 1) / (len(drawn) + 1))
-    return Difference(float(100 * gaps.sum() / weights.sum()), _percentiles(drawn), p_value)
+    return Difference(float(100 * gaps.sum() / weights.sum()), percentiles(drawn), p_value)
 
 
 def matched_pairs(errors_a: ArrayLike, errors_b: ArrayLike) -> float | None:
@@ -123,8 +130,3 @@ def _draw_kinds(errors: NDArray, tokens: NDArray, generator: np.random.Generator
         sums, weights = drawn @ kinds[0], drawn @ kinds[1]
         rates.append(100 * sums[weights > 0] / weights[weights > 0])
     return np.concatenate(rates)
-
-
-def _percentiles(drawn: NDArray) -> tuple[float, float]:
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

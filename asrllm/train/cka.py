@@ -3,7 +3,8 @@
 It knows matrices of frames; not encoders, audio or schedules.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from pydantic import Field
@@ -26,10 +27,24 @@ def linear_cka(one: torch.Tensor, other: torch.Tensor) -> float:
     With centred columns ||A'B||^2 / (||A'A|| ||B'B||) in Frobenius norms equals the form over N x N kernels (NIM4-ASR,
     section on IA-SFT) at the cost of N D E; in float64. A rotation or one common factor does not change it.
     """
-    left, right = one.double(), other.double()
-    left, right = left - left.mean(0), right - right.mean(0)
-    cross, own, others = left.T @ right, left.T @ left, right.T @ right
-    return float(cross.square().sum() / (own.norm() * others.norm()))
+    return linear_ckas([one], [other])[0][0]
+
+
+def linear_ckas(ones: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> list[list[float]]:
+    """`linear_cka` of each of the first with each of the second, all at the same N frames."""
+    lefts, rights = ([each.double() - each.double().mean(0) for each in side] for side in (ones, others))
+    own, theirs = ([float((each.T @ each).norm()) for each in side] for side in (lefts, rights))
+    return [
+        [
+            _divided(float((left.T @ right).square().sum()), one * other)
+            for right, other in zip(rights, theirs, strict=True)
+        ]
+        for left, one in zip(lefts, own, strict=True)
+    ]
+
+
+def _divided(top: float, bottom: float) -> float:
+    return top / bottom if bottom else math.nan
 
 
 def pool(outputs: Iterable[tuple[torch.Tensor, torch.Tensor]], most: int, seed: int) -> torch.Tensor:

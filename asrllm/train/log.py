@@ -8,7 +8,7 @@ import platform
 import resource
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ class MetricLog:
         self.writes = dist.rank() == 0
         self.board: Any = None
         if self.writes:
-            kept = [line for line in self._lines() if line["step"] <= step]
+            kept = [line for line in read_metrics(exp) if line["step"] <= step]
             with write_atomically(self.path) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
             self.board = SummaryWriter(str(exp / "tensorboard"), purge_step=step + 1)
@@ -105,23 +105,29 @@ class MetricLog:
         """Draw curves.png."""
         if self.writes:
             found = self.emergence()
-            curves.draw(self._lines(), self.exp / "curves.png", found.step if found else None)
+            curves.draw(read_metrics(self.exp), self.exp / "curves.png", found.step if found else None)
 
     def emergence(self) -> Emergence | None:
         """The jump of the accuracy of the loss `llm` in training, if there is enough of it."""
-        lines = [line for line in self._lines() if line["kind"] == "train" and "llm_accuracy" in line]
-        return find([line["step"] for line in lines], [line["llm_accuracy"] for line in lines], self.warmup_steps)
+        return find(*accuracies(read_metrics(self.exp)), self.warmup_steps)
 
     def close(self) -> None:
         """Flush TensorBoard's file."""
         if self.board is not None:
             self.board.close()
 
-    def _lines(self) -> list[dict[str, Any]]:
-        """All whole lines; a killed process may have left part of one at the end."""
-        if not self.path.is_file():
-            return []
-        return [json.loads(line) for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+def read_metrics(exp: Path) -> list[dict[str, Any]]:
+    """All whole lines of metrics.jsonl, none where there is no file; a killed process may leave half of one."""
+    path = exp / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def accuracies(lines: Iterable[Mapping[str, Any]]) -> tuple[list[int], list[float]]:
+    """Steps, and the LLM's accuracy in training at each."""
+    found = [line for line in lines if line["kind"] == "train" and "llm_accuracy" in line]
+    return [line["step"] for line in found], [line["llm_accuracy"] for line in found]
 
 
 def said(figures: Mapping[str, float]) -> str:

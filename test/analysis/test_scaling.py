@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from asrllm.analysis.scaling import Point, compute_ratio, fit
+from asrllm.analysis.scaling import Point, budget_numbers, compute_ratio, fit, reduction
 from asrllm.console import UserError
 
 
@@ -76,3 +76,19 @@ def test_an_error_that_is_not_reached_has_no_ratio() -> None:
     floor = fit(simulate(6.0, 8, 2.5, 0.0, 0), draws=5)
     with pytest.raises(UserError, match="not reached"):
         compute_ratio(floor, floor, 5.0)
+
+
+def test_runs_of_almost_equal_flops_have_one_budget() -> None:
+    flops = [2.0e13, 1.02e13, 1.0e13, 1.05e13, 2.1e13, 4.0e13]
+    assert budget_numbers(flops).tolist() == [1, 0, 0, 0, 1, 2]
+    few = [Point(flops * (1 + 0.01 * seed), 20.0 - seed, seed) for flops in (1e13, 2e13) for seed in range(3)]
+    with pytest.raises(UserError, match="2 budgets are fewer"):
+        fit(few)
+
+
+def test_reduction_is_that_of_the_laws_at_equal_flops() -> None:
+    slow = fit(simulate(0.0, 6, 2.0, 0.01, 0), draws=200)
+    better = fit([Point(p.flops, 0.8 * p.error, p.seed) for p in simulate(0.0, 6, 2.0, 0.01, 1)], draws=200)
+    value, (low, high) = reduction(better, slow, 5e14)
+    assert value == pytest.approx(0.2, abs=0.02)
+    assert low < value < high

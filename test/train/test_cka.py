@@ -1,9 +1,11 @@
 """Linear CKA against its form over N x N kernels; which frames are pooled."""
 
+import math
+
 import pytest
 import torch
 
-from asrllm.train.cka import linear_cka, pool
+from asrllm.train.cka import linear_cka, linear_ckas, pool
 
 
 def by_kernels(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -43,3 +45,10 @@ def test_pooled_frames_are_real_and_the_same_at_every_time() -> None:
     assert len(drawn) == 3 and all(row in whole.tolist() for row in drawn.tolist())
     assert drawn.equal(pool([(frames, lens)], 3, 1))
     assert not drawn.equal(pool([(frames, lens)], 3, 3))
+
+
+def test_a_table_is_every_pair() -> None:
+    ones, others = [torch.randn(30, 3), torch.randn(30, 5)], [torch.randn(30, 4), torch.ones(30, 2)]
+    found = linear_ckas(ones, others)
+    assert found[1][0] == linear_cka(ones[1], others[0]) == pytest.approx(by_kernels(ones[1], others[0]))
+    assert math.isnan(found[0][1])

@@ -1,0 +1,131 @@
+"""The figures of an analysis as PNG: points with laws, curves with jumps, heat maps, shares with intervals.
+
+It knows numbers and names; not where they come from.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from asrllm.analysis.scaling import Fit, Point
+from asrllm.console import write_atomically
+from asrllm.score.hallucination import Share
+from asrllm.score.significance import percentiles
+from asrllm.train.emergence import Emergence
+
+Floats = NDArray[np.floating]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture, whole or not at all."""
+    with write_atomically(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def scaling(points: Mapping[str, Sequence[Point]], fits: Mapping[str, Fit], rate: str) -> Figure:
+    """Error against FLOPs, both logarithmic: the runs of each schedule, its law, and the 95 % band of that."""
+    figure = Figure(figsize=(8, 5.5), layout="tight")
+    axis = figure.subplots()
+    for number, (name, runs) in enumerate(points.items()):
+        color, flops = f"C{number}", [run.flops for run in runs]
+        axis.plot(flops, [run.error for run in runs], "o", color=color, markersize=4)
+        grid = np.geomspace(min(flops), max(flops), 60)
+        drawn = np.array([[law.error(each) for each in grid] for law in fits[name].draws])
+        low, high = np.array([percentiles(column) for column in drawn.T]).T
+        axis.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0)
+        axis.plot(grid, [fits[name].law.error(each) for each in grid], color=color, label=name)
+    axis.set(xscale="log", yscale="log", xlabel="model FLOPs, all stages", ylabel=f"{rate}, %")
+    axis.grid(which="both", alpha=0.2)
+    axis.legend()
+    return figure
+
+
+def jumps(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], found: Mapping[str, Emergence | None]) -> Figure:
+    """Accuracy over the steps of each run, with a line at the step of its jump."""
+    figure = Figure(figsize=(8, 5), layout="tight")
+    axis = figure.subplots()
+    for number, (name, (steps, accuracies)) in enumerate(curves.items()):
+        axis.plot(steps, accuracies, color=f"C{number}", label=name, linewidth=1)
+        jump = found[name]
+        if jump is not None and jump.step is not None:
+            axis.axvline(jump.step, color=f"C{number}", linestyle="--", linewidth=1)
+    axis.set(xlabel="step (dashed: emergence)", ylabel="accuracy of the LLM under teacher forcing")
+    axis.legend(fontsize="small")
+    return figure
+
+
+def heat_map(values: Floats, rows: Sequence[str], columns: Sequence[str], titles: tuple[str, str]) -> Figure:
+    """CKA (rows, columns) from 0 to 1, with its figures; `titles` name what the rows and the columns are of."""
+    size = 0.62 * max(len(rows), len(columns)) + 2.5
+    figure = Figure(figsize=(size, size), layout="tight")
+    axis = figure.subplots()
+    _map(axis, values, 1.0)
+    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set(ylabel=titles[0], xlabel=titles[1])
+    for (row, column), value in np.ndenumerate(values):
+        if math.isfinite(value):
+            shade = "white" if value < 0.6 else "black"
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=shade, fontsize=8)
+    return figure
+
+
+def attention(maps: Floats, titles: Sequence[str], parts: Mapping[str, int], texts: Sequence[str] = ()) -> Figure:
+    """Self-attention (M, L, L) as M panels: rows ask, columns are looked at; lines part prompt, audio and text.
+
+    Args:
+        maps: of a layer or a head each; every row sums to 1.
+        titles: of the panels.
+        parts: name -> positions, in their order; they sum to L.
+        texts: of the positions, shown where there is one panel.
+    """
+    across = math.ceil(math.sqrt(len(maps)))
+    down = math.ceil(len(maps) / across)
+    width = 9.0 if len(maps) == 1 else 2.4
+    figure = Figure(figsize=(width * across, width * down), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(down, across, squeeze=False)).ravel()
+    ends = np.cumsum(list(parts.values()))
+    centres = ends - np.array(list(parts.values())) / 2 - 0.5
+    for axis, values, title in zip(axes, maps, titles, strict=False):
+        _map(axis, np.sqrt(values), 1.0)  # the root: small weights are seen, too
+        for end in ends[:-1]:
+            axis.axhline(end - 0.5, color="white", linewidth=0.6)
+            axis.axvline(end - 0.5, color="white", linewidth=0.6)
+        axis.set_title(title, fontsize=9)
+        shown = texts if len(maps) == 1 and texts else ()
+        axis.set_xticks(range(len(shown)) if shown else centres, shown or list(parts), fontsize=6, rotation=90)
+        axis.set_yticks(range(len(shown)) if shown else centres, shown or list(parts), fontsize=6)
+    for axis in axes[len(maps) :]:
+        axis.set_axis_off()
+    return figure
+
+
+def shares(rows: Mapping[str, Mapping[str, Mapping[str, Share]]]) -> Figure:
+    """Percentages with their exact intervals: a panel for each kind, a line for each decoding, a place for each set.
+
+    Args:
+        rows: kind -> decoding -> set -> share.
+    """
+    figure = Figure(figsize=(9, 2.4 * len(rows)), layout="tight")
+    for axis, (kind, lines) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True):
+        sets = list(dict.fromkeys(name for line in lines.values() for name in line))
+        for number, (decoding, line) in enumerate(lines.items()):
+            known = {name: share for name, share in line.items() if share.percent is not None}
+            places = [sets.index(name) + 0.06 * (number - len(lines) / 2) for name in known]
+            values = np.array([share.percent for share in known.values()], dtype=float)
+            ends = np.array([share.interval_percent for share in known.values()], dtype=float).reshape(-1, 2).T
+            errors = np.abs(ends - values)
+            axis.errorbar(places, values, errors, fmt="o-", markersize=3, linewidth=1, label=decoding)
+        axis.set_xticks(range(len(sets)), sets, fontsize=8)
+        axis.set_ylabel(f"{kind}, %", fontsize=8)
+    figure.axes[0].legend(fontsize="x-small")
+    return figure
+
+
+def _map(axis: Axes, values: Floats, most: float) -> None:
+    axis.imshow(values, vmin=0.0, vmax=most, cmap="viridis", interpolation="nearest")

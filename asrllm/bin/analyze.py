@@ -1,0 +1,193 @@
+"""Why one system is better than another, and what it cost: figures and pictures of finished experiments.
+
+Each command writes a table (.md), the same values (.json) and a picture (.png) into the folder --out.
+"""
+
+import argparse
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from asrllm import console, dist
+from asrllm import experiment as experiments
+from asrllm.analysis import listening, pictures, runs, tables
+from asrllm.analysis.scaling import fit
+from asrllm.console import UserError, write_atomically
+from asrllm.experiment import Experiment
+from asrllm.score import results
+from asrllm.score.scoring import RATE
+from asrllm.train import emergence
+from asrllm.train.cka import CkaConfig, linear_ckas
+from asrllm.train.log import accuracies, read_metrics
+
+log = logging.getLogger("asrllm")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parse = argparse.ArgumentParser(prog="analyze", description=__doc__, allow_abbrev=False)
+    commands = parse.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, about: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+        made.add_argument("--out", type=Path, required=True, help="folder for the table, the values and the picture")
+        return made
+
+    one = command("scaling", "law of error against training FLOPs, by schedule: fit, intervals, comparison, picture")
+    one.add_argument("--ladder", type=Path, help="experiments folder of a ladder (asrllm.bin.ladder)")
+    one.add_argument(
+        "--schedule",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME", "EXP"),
+        help="a schedule and its finished experiments, the last one of each chain; may be given again; the first "
+        "schedule is the one that others are compared with",
+    )
+    one.add_argument("--decoding", required=True, help="which score of each experiment, such as decode_greedy/test")
+    one.add_argument("--unit", choices=list(RATE), default="word", help="of the error rate (word)")
+    one.add_argument("--error", type=float, help="percent at which FLOPs are compared (the worst schedule's best)")
+
+    one = command("emergence", "the step at which the LLM began to use the audio, its height and slope, run by run")
+    one.add_argument("experiments", type=Path, nargs="+", metavar="EXP", help="experiment; may still be running")
+
+    one = command("drift", "linear CKA of two encoders, each layer with each, and of their projectors")
+    one.add_argument(
+        "places", type=Path, nargs=2, metavar="EXP", help="experiment, or EXP/checkpoints|snapshots/step-N"
+    )
+    _data(one)
+    one.add_argument("--utterances", type=int, default=CkaConfig().utterances, help="drawn from the data (300)")
+    one.add_argument("--frames", type=int, default=CkaConfig().frames, help="drawn from these utterances (20000)")
+
+    one = command("hallucination", "text that nobody said: shares with exact intervals over decoded sets")
+    one.add_argument("--exp", type=Path, required=True, help="folder of the experiments")
+    one.add_argument(
+        "--only", action="append", metavar="PATTERN", help="such as '*/decode_joint*/*'; may be given again"
+    )
+    return parse
+
+
+def _data(parse: argparse.ArgumentParser) -> None:
+    parse.add_argument("--data", type=Path, required=True, help="data directory; the same audio for all experiments")
+    parse.add_argument("--seed", type=int, default=0, help="of what is drawn (0)")
+    parse.add_argument("--ngpu", type=int, default=0, help="0: the CPU")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do one command."""
+    args = parser().parse_args(argv)
+    run = {"scaling": _scaling, "emergence": _emergence, "drift": _drift, "hallucination": _hallucination}
+    run[args.command](args)
+
+
+def _write(args: argparse.Namespace, text: str, values: Any, figure: Figure | None) -> None:
+    """The files of a command, and its table on the terminal."""
+    paths = {".md": text, ".json": json.dumps(_plain(values), indent=1, ensure_ascii=False) + "\n"}
+    for suffix, content in paths.items():
+        with write_atomically(args.out / f"{args.command}{suffix}") as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    if figure is not None:
+        pictures.save(figure, args.out / f"{args.command}.png")
+    print(text, end="")
+    log.info("%s: %s.md, .json%s", args.out, args.command, ", .png" if figure is not None else "")
+
+
+def _plain(values: Any) -> Any:
+    """For JSON, which knows no infinity and no NaN: null in their place."""
+    if isinstance(values, dict):
+        return {key: _plain(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_plain(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def _scaling(args: argparse.Namespace) -> None:
+    schedules = runs.read_ladder(args.ladder) if args.ladder else {}
+    for name, *folders in args.schedule:
+        if not folders:
+            raise UserError(f"--schedule {name}: names no experiment: give its folders after the name")
+        schedules[name] = [*schedules.get(name, []), *map(Path, folders)]
+    if not schedules:
+        raise UserError("scaling: no runs are named: give --ladder FOLDER or --schedule NAME EXP EXP ...")
+    read = runs.read_runs(schedules, args.decoding, args.unit)
+    by_name = {name: [run for run in read if run.schedule == name] for name in schedules}
+    points = {name: [run.point for run in each] for name, each in by_name.items()}
+    fits = {}
+    for name, each in points.items():
+        try:
+            fits[name] = fit(each)
+        except UserError as fault:
+            raise UserError(f"{name}: {fault}") from None
+    text, values = tables.scaling(by_name, fits, args.error)
+    _write(args, text, values, pictures.scaling(points, fits, RATE[args.unit]))
+
+
+def _emergence(args: argparse.Namespace) -> None:
+    curves, found = {}, {}
+    for folder in args.experiments:
+        curve = accuracies(read_metrics(folder))
+        warmup = Experiment(folder).config.stage.phases[0].warmup_steps
+        if not curve[0]:
+            raise UserError(
+                f"{folder / 'metrics.jsonl'}: logs no accuracy of an LLM: was it trained with the loss llm?"
+            )
+        curves[str(folder)], found[str(folder)] = curve, emergence.find(*curve, warmup)
+    values = {name: asdict(jump) if jump else None for name, jump in found.items()}
+    _write(args, tables.emergence(found), values, pictures.jumps(curves, found))
+
+
+def _drift(args: argparse.Namespace) -> None:
+    device = dist.start(args.ngpu)
+    corpus = listening.corpus(args.data)
+    held = []
+    for place in args.places:
+        batches = experiments.probe(corpus, args.utterances, args.seed)
+        held.append(listening.listen(listening.load(place, device), batches, device, layers=True))
+    one, other = held
+    values = np.full((len(one.sites), len(other.sites)), np.nan)
+    inner = [[site for site in each.sites if site != listening.PROJECTOR] for each in held]
+    pairs = [listening.paired(one, other, (inner[0][0], site), args.frames, args.seed)[1] for site in inner[1]]
+    lefts = [listening.paired(one, other, (site, inner[1][0]), args.frames, args.seed)[0] for site in inner[0]]
+    values[: len(lefts), : len(pairs)] = linear_ckas(lefts, pairs)
+    if one.positions and other.positions:
+        left, right = listening.paired(one, other, (listening.PROJECTOR,) * 2, args.frames, args.seed)
+        values[-1, -1] = linear_ckas([left], [right])[0][0]
+    names = [str(place) for place in args.places]
+    rows = [
+        [site, *(results.NONE if np.isnan(value) else f"{value:.3f}" for value in row)]
+        for site, row in zip(one.sites, values, strict=True)
+    ]
+    text = f"CKA of `{names[0]}` (rows) and `{names[1]}` (columns), {len(lefts[0])} frames\n\n"
+    text += results.markdown_table(["", *other.sites], rows) + "\n"
+    figures = {"rows": one.sites, "columns": other.sites, "cka": values.tolist()}
+    figure = pictures.heat_map(values, one.sites, other.sites, (names[0], names[1]))
+    _write(args, text, {"experiments": names, "frames": len(lefts[0]), **figures}, figure)
+
+
+def _hallucination(args: argparse.Namespace) -> None:
+    found = results.collect(args.exp).decodings
+    wanted = args.only or ["*"]
+    rows = [row for row in found if any(fnmatch(row.label, pattern) for pattern in wanted)]
+    if not rows:
+        raise UserError(f"{args.exp}: none of its {len(found)} scored decodings is named like {' or '.join(wanted)}")
+    rows.sort(key=lambda row: results.condition(row.set))
+    values = {row.label: row.score.hallucination.model_dump(mode="json") for row in rows}
+    kinds = ("unrelated", "inserted", "looping", "truncated", "non_speech")
+    lines: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in kinds}
+    for row in rows:
+        for kind in kinds:
+            line = lines[kind].setdefault(f"{row.experiment}/{row.name}", {})
+            line[row.set] = getattr(row.score.hallucination, kind)
+    _write(args, results.made_up(rows) + "\n", values, pictures.shares(lines))
+
+
+if __name__ == "__main__":
+    console.run(main)

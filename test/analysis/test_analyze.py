@@ -1,0 +1,181 @@
+"""The commands of asrllm.bin.analyze on the toy recipe and on made-up ladders."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from toy_corpus import refused, rewrite
+
+from asrllm.analysis import runs
+from asrllm.bin import analyze
+
+ENCODER, JOINT = "exp/train_encoder", "exp/train_joint"
+
+
+def values(command: str, *options: str) -> dict:
+    """What a command writes; its picture is a PNG."""
+    analyze.main([command, *options, "--out", "out"])
+    assert Path(f"out/{command}.png").read_bytes().startswith(b"\x89PNG")
+    assert Path(f"out/{command}.md").is_file()
+    return json.loads(Path(f"out/{command}.json").read_text())
+
+
+def rung(folder: Path, flops: float, error: float, seed: int = 0) -> Path:
+    """An experiment that cost so much and has that error."""
+    shutil.copytree(ENCODER, folder, ignore=shutil.ignore_patterns("*s", "decode_*", "*.safetensors"))
+    change(folder / "summary.json", lambda summary: summary["flops"].update(model=flops))
+    rewrite(str(folder / "config.yaml"), lambda lines: [re.sub(r"seed: \d+", f"seed: {seed}", line) for line in lines])
+    shutil.copytree(f"{JOINT}/decode_greedy", folder / "decode_greedy")
+    change(folder / "decode_greedy/test/score.json", lambda score: score["units"][0].update(err_percent=error))
+    return folder
+
+
+def change(path: Path, how) -> None:
+    tree = json.loads(path.read_text())
+    how(tree)
+    path.write_text(json.dumps(tree))
+
+
+def ladder(folder: Path, factor: float, schedule: str) -> list[dict]:
+    """Six budgets over 1.5 decades and two seeds of 20 (C / 1e13)^-0.3, reached at `factor` of the FLOPs."""
+    made = []
+    for number in range(6):
+        for seed in range(2):
+            flops = 10 ** (13 + 0.3 * number)
+            name = f"{schedule}-{number}-{seed}"
+            rung(folder / name, flops * (1 + 0.01 * seed), 20 * (flops / factor / 1e13) ** -0.3, seed)
+            made.append({"schedule": schedule, "experiment": name})
+    return made
+
+
+def test_scaling_finds_the_law_of_each_schedule_and_their_ratio(work: Path) -> None:
+    rungs = ladder(Path("exp_ladder"), 1.0, "s1") + ladder(Path("exp_ladder"), 0.5, "s5")
+    Path("exp_ladder/ladder.json").write_text(json.dumps([*rungs, {"schedule": "s6", "experiment": "not-yet"}]))
+    found = values("scaling", "--ladder", "exp_ladder", "--decoding", "decode_greedy/test")
+    assert found["laws"]["s1"]["power"]["alpha"] == pytest.approx(0.3, abs=0.01)
+    [compared] = found["comparison"]
+    assert compared["flops_ratio"] == pytest.approx(0.5, rel=0.02)
+    assert compared["error_reduction"] == pytest.approx(1 - 2**-0.3, abs=0.01)
+    assert (
+        compared["error_reduction_interval"][0] < compared["error_reduction"] < compared["error_reduction_interval"][1]
+    )
+    assert {run["seed"] for run in found["runs"]} == {0, 1}
+    text = Path("out/scaling.md").read_text()
+    assert "|s1|12|6|" in text and "## Against s1" in text
+
+
+def test_costs_of_a_chain_count_every_experiment_once(recipe: Path) -> None:
+    names = ("train_encoder", "train_align_posterior", "train_joint")
+    flops = [json.loads((recipe / "exp" / name / "summary.json").read_text())["flops"]["model"] for name in names]
+    assert sum(runs.costs(recipe / "exp/train_joint").values()) == pytest.approx(sum(flops))
+    snapshot = recipe / "exp/train_encoder/snapshots/step-80"
+    assert sum(runs.costs(snapshot).values()) == pytest.approx(0.4 * flops[0])
+
+
+def mixed_sets(folder: Path) -> None:
+    def drop(score: dict) -> None:
+        score["units"][0]["utterances"].popitem()
+
+    change(folder / "decode_greedy/test/score.json", drop)
+
+
+FAULTS = {
+    "test sets": (mixed_sets, "were scored on different references"),
+    "normalisers": (
+        lambda folder: change(folder / "decode_greedy/test/score.json", lambda score: score.update(normalizer="none")),
+        "was scored under",
+    ),
+    "ledger": (
+        lambda folder: change(folder / "summary.json", lambda summary: summary.update(steps=0)),
+        "its ledger counts no step",
+    ),
+    "unfinished": (lambda folder: (folder / "summary.json").unlink(), "not a finished experiment"),
+    "not scored": (lambda folder: shutil.rmtree(folder / "decode_greedy"), "no such score"),
+    "perfect": (
+        lambda folder: change(
+            folder / "decode_greedy/test/score.json", lambda score: score["units"][0].update(err_percent=0.0)
+        ),
+        "both must be above 0",
+    ),
+    "source gone": (
+        lambda folder: rewrite(
+            str(folder / "config.yaml"),
+            lambda lines: [line.replace("init: {}", "init: {encoder: exp/gone}") for line in lines],
+        ),
+        "starts from exp/gone, which is not there",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_runs_that_cannot_be_compared_are_refused(work: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [rung(Path(f"exp/r{number}"), 2.0**number * 1e13, 30.0 - number) for number in range(4)]
+    spoil, said = FAULTS[what]
+    spoil(folders[2])
+    options = ["--schedule", "a", *map(str, folders), "--decoding", "decode_greedy/test"]
+    assert said in refused(capsys, "analyze", ["scaling", *options, "--out", "out"])[0]
+
+
+def test_too_few_budgets_are_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [rung(Path(f"exp/r{number}"), (1 + 0.01 * number) * 1e13, 30.0 - number) for number in range(4)]
+    options = ["--schedule", "a", *map(str, folders), "--decoding", "decode_greedy/test"]
+    assert "a: scaling: 1 budgets are fewer" in refused(capsys, "analyze", ["scaling", *options, "--out", "out"])[0]
+    refused(capsys, "analyze", ["scaling", "--decoding", "x", "--out", "out"])
+
+
+def test_drift_of_an_experiment_from_itself_is_none(work: Path) -> None:
+    found = values("drift", JOINT, JOINT, "--data", "dump/test")
+    assert found["rows"] == found["columns"] == ["encoder", "projector"]
+    assert [found["cka"][0][0], found["cka"][1][1]] == pytest.approx([1.0, 1.0])
+    assert found["cka"][0][1] is None
+
+
+def test_drift_of_a_snapshot_is_what_the_swaps_measure(work: Path) -> None:
+    """The same draw of all frames: the value of asrllm.train.cka on the encoders' outputs."""
+    import torch
+
+    from asrllm.analysis import listening
+    from asrllm.experiment import validation
+    from asrllm.train.cka import linear_cka, pool
+
+    snapshot = f"{ENCODER}/snapshots/step-40"
+    found = values("drift", snapshot, ENCODER, "--data", "dump/test")
+    outputs = []
+    for place in (snapshot, ENCODER):
+        model = listening.load(Path(place), torch.device("cpu"))
+        with torch.no_grad():
+            outputs.append(
+                pool([model.encode(batch) for batch in validation(listening.corpus(Path("dump/test")))], 20000, 0)
+            )
+    assert found["cka"][0][0] == pytest.approx(linear_cka(*outputs), abs=1e-6)
+    assert 0 < found["cka"][0][0] < 1 and found["frames"] == len(outputs[0])
+
+
+def test_emergence_says_what_training_said(work: Path) -> None:
+    found = values("emergence", JOINT)
+    assert found[JOINT] == json.loads(Path(f"{JOINT}/summary.json").read_text())["emergence"]
+
+
+def test_hallucination_shows_the_decodings_that_are_asked_for(work: Path) -> None:
+    found = values("hallucination", "--exp", "exp", "--only", "train_joint/*", "--only", "*/decode_ctc/*")
+    names = {"train_joint/decode_beam/test", "train_align_linear/decode_ctc/test", "train_encoder/decode_ctc/test"}
+    assert names <= set(found) and "train_align_linear/decode_beam/test" not in found
+    score = json.loads(Path("exp/train_joint/decode_beam/test/score.json").read_text())
+    assert found["train_joint/decode_beam/test"] == score["hallucination"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["drift", "exp/none", ENCODER, "--data", "dump/test"], "exp/none: no such folder"),
+        (["emergence", ENCODER], "logs no accuracy of an LLM"),
+        (["hallucination", "--exp", "exp", "--only", "nothing"], "is named like nothing"),
+        (["scaling", "--ladder", "exp", "--decoding", "decode_greedy/test"], "no ladder was begun there"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    work: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refused(capsys, "analyze", [*options, "--out", "out"])[0]
