@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from toy_llm import END, WIDTH, llama
 
 from asrllm.decode.beam import BeamConfig, Finished, beam_search
 from asrllm.decode.ctc_prefix import CtcPrefix
@@ -14,21 +14,16 @@ from asrllm.decode.ctc_scorer import Chains, CtcScorer
 from asrllm.decode.joint import JointConfig, TokenTable, Weights
 from asrllm.decode.scorer import LlmScorer
 
-WIDTH, END, LABELS = 32, 2, 4
+LABELS = 4
 SPELLED = {0: [1], 1: [2], 3: [1, 2], 5: [1, 2, 3], 6: [3, 3], 7: []}  # 4 cannot be written, 7 is silent
 LOG_PRIOR = torch.tensor([0.0, -0.5, -1.5, -3.0], dtype=torch.float64)
-
-
-def llama(units: int) -> PreTrainedModel:
-    settings = {"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
-    return LlamaForCausalLM(LlamaConfig(**settings, vocab_size=units, initializer_range=0.3)).eval()
 
 
 class Task:
     """Two LLMs and CTC posteriors for some utterances, and the sum of a hypothesis' scores from scratch."""
 
     def __init__(self, units: int, frames: list[int]) -> None:
-        self.llms = {"llm": llama(units), "lm": llama(units)}
+        self.llms = {name: llama(vocab_size=units, num_hidden_layers=1) for name in ("llm", "lm")}
         self.units, self.frames = units, torch.tensor(frames)
         self.prefix_lens = torch.tensor([3 + row % 4 for row in range(len(frames))])
         self.embeds = {name: torch.randn(len(frames), 6, WIDTH) for name in self.llms}

@@ -3,7 +3,8 @@
 import pytest
 import torch
 import toy_speech_llm
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from toy_llm import WIDTH, llama
+from transformers import PreTrainedModel
 
 from asrllm.batch import Batch, pad
 from asrllm.console import UserError
@@ -25,7 +26,7 @@ from asrllm.hypothesis import Hypothesis, NBest
 from asrllm.text.tokenizer import CharacterTokenizer
 
 LETTERS = " abc"
-END, WIDTH = len(LETTERS) + 1, 32
+END = len(LETTERS) + 1
 
 
 class Tokens:
@@ -38,11 +39,6 @@ class Tokens:
         return "".join(LETTERS[each] for each in ids)
 
 
-def llama() -> PreTrainedModel:
-    size = {"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return LlamaForCausalLM(LlamaConfig(**size, vocab_size=END + 1, initializer_range=0.5)).eval()
-
-
 class Toy:
     """Reads posteriors and prefix off the samples."""
 
@@ -51,7 +47,7 @@ class Toy:
     llm_end_ids = [END]
 
     def __init__(self) -> None:
-        self.llm = llama()
+        self.llm = llama(vocab_size=END + 1)
 
     def before(self) -> torch.Tensor:
         return torch.zeros(0, WIDTH)
@@ -81,7 +77,7 @@ TEXTS = [["ab c", "ab", "", "ab a"], ["c", "b"], ["abc abc", "abc ab", "abc"]]
 
 @pytest.fixture
 def lm() -> TextLm:
-    return TextLm(llama(), Tokens(), [END, 2], END)
+    return TextLm(llama(vocab_size=END + 1), Tokens(), [END, 2], END)
 
 
 def whole(llm: PreTrainedModel, embeds: torch.Tensor, tokens: list[int]) -> float:

@@ -4,35 +4,14 @@ import random
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from toy_llm import END, UNITS, WIDTH, gpt2, llama, prefixes
+from transformers import PreTrainedModel
 
 from asrllm.decode.beam import Finished, beam_search
 from asrllm.decode.scorer import LlmScorer, Opening
 from asrllm.decode.speculative import SpeculativeConfig, _Text, speculative_search
 
-WIDTH, UNITS, END = 32, 24, 2
 CONFIG = SpeculativeConfig(draft_tokens=6)
-
-
-def llama() -> PreTrainedModel:
-    """Two layers; weights large enough that its choices are not ties."""
-    settings = {"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    more = {"num_key_value_heads": 2, "vocab_size": UNITS, "initializer_range": 0.4, "eos_token_id": END}
-    return LlamaForCausalLM(LlamaConfig(**settings, **more)).eval()
-
-
-def gpt2() -> PreTrainedModel:
-    """Learned absolute positions."""
-    settings = {"n_embd": WIDTH, "n_layer": 2, "n_head": 4, "vocab_size": UNITS, "initializer_range": 0.4}
-    return GPT2LMHeadModel(GPT2Config(**settings, n_positions=64, eos_token_id=END)).eval()
-
-
-def prefixes(lens: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random embeddings with large numbers as padding: whoever reads the padding is found out."""
-    embeds = torch.randn(len(lens), max(lens), WIDTH)
-    for row, length in zip(embeds, lens, strict=True):
-        row[length:] = 1e3
-    return embeds, torch.tensor(lens)
 
 
 def greedy(llm: PreTrainedModel, embeds: torch.Tensor, lens: torch.Tensor, limits: list[int]) -> list[Finished]:

@@ -2,25 +2,13 @@
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from toy_llm import UNITS, gpt2, llama
+from transformers import PreTrainedModel
 
 from asrllm.console import UserError
 from asrllm.decode import token_tree
 from asrllm.decode.packed import packed
 from asrllm.decode.token_tree import Node, TokenTree
-
-UNITS = 24
-SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-
-
-def llama(**more: object) -> PreTrainedModel:
-    settings = {"num_key_value_heads": 2, "vocab_size": UNITS, "initializer_range": 0.4}
-    return LlamaForCausalLM(LlamaConfig(**SIZE, **{**settings, **more})).eval()
-
-
-def gpt2() -> PreTrainedModel:
-    settings = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": UNITS, "initializer_range": 0.4}
-    return GPT2LMHeadModel(GPT2Config(**settings, n_positions=64)).eval()
 
 
 def whole(llm: PreTrainedModel, context: list[int], tokens: list[int]) -> float:

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from toy_llm import END, WIDTH, gpt2, llama
+from transformers import PreTrainedModel
 
 from asrllm.console import UserError
 from asrllm.decode.beam import BeamConfig, beam_search
@@ -15,7 +16,6 @@ from asrllm.models.lora import LoraConfig
 from asrllm.train import checkpoint
 
 peft = pytest.importorskip("peft", reason="peft is not installed: run tools/install.sh")
-WIDTH, UNITS, END = 32, 24, 2
 IDS = torch.tensor([[5, 9, 3, 11, 2, 7]])
 NAMES = {
     "all": LoraConfig(rank=4, targets="all_linear"),
@@ -25,15 +25,7 @@ NAMES = {
 
 def llama() -> PreTrainedModel:
     """Tied embeddings, as small LLMs have them."""
-    size = {"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    more = {"num_key_value_heads": 2, "vocab_size": UNITS, "initializer_range": 0.4, "eos_token_id": END}
-    return LlamaForCausalLM(LlamaConfig(**size, **more, tie_word_embeddings=True)).eval()
-
-
-def gpt2() -> PreTrainedModel:
-    """Its layers are transposed, and have biases."""
-    size = {"n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": 64}
-    return GPT2LMHeadModel(GPT2Config(**size, vocab_size=UNITS, initializer_range=0.4, eos_token_id=END)).eval()
+    return toy_llm.llama(tie_word_embeddings=True)
 
 
 def adapted(llm: PreTrainedModel, config: LoraConfig) -> torch.nn.Module:
