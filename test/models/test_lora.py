@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from toy_llm import END, WIDTH, gpt2, llama
+import toy_llm
+from toy_llm import END, WIDTH, gpt2
 from transformers import PreTrainedModel
 
 from asrllm.console import UserError
