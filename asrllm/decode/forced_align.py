@@ -94,10 +94,14 @@ def _backward(at: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
     return torch.stack(path[::-1], 1)
 
 
+def frames_needed(labels: list[int]) -> int:
+    """The fewest frames that spell `labels`: between two equal ones there must be a blank."""
+    return len(labels) + sum(one == other for one, other in zip(labels, labels[1:], strict=False))
+
+
 def _check(lens: list[int], labels: list[list[int]], size: int) -> None:
     for number, (frames, row) in enumerate(zip(lens, labels, strict=True)):
-        needed = len(row) + sum(one == other for one, other in zip(row, row[1:], strict=False))
-        if needed > frames:
+        if (needed := frames_needed(row)) > frames:
             raise UserError(f"utterance {number}: {frames} frames, its {len(row)} labels need at least {needed}")
         if bad := [label for label in row if not BLANK < label < size]:
             raise UserError(f"utterance {number}: label {bad[0]}, expected 1 to {size - 1}")

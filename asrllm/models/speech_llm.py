@@ -70,6 +70,13 @@ class SpeechLLM(nn.Module):
         return {name: part for name, part in named.items() if part is not None}
 
     @property
+    def samples_per_frame(self) -> int:
+        """Samples of audio from one encoder frame to the next."""
+        span = 384_000  # a multiple of every encoder's step; less than the 30 s that some are defined on
+        one, other = self.encoder.output_lens(torch.tensor([48_000, 48_000 + span])).tolist()
+        return round(span / (other - one))
+
+    @property
     def ctc_tokenizer(self) -> Tokenizer:
         """The units of the CTC head."""
         return self.language.units
