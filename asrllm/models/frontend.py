@@ -37,13 +37,12 @@ class LogMel(nn.Module):
 
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__()
-        from torchaudio.transforms import MelSpectrogram
+        from torchaudio.transforms import MelScale, Spectrogram
 
         self.dim = config.mels
         self.specaugment = config.specaugment
-        self.mel = MelSpectrogram(
-            SAMPLE_RATE, n_fft=512, win_length=WINDOW, hop_length=HOP, f_min=20.0, n_mels=config.mels, center=False
-        )
+        self.spectrum = Spectrogram(n_fft=512, win_length=WINDOW, hop_length=HOP, power=None, center=False)
+        self.mel_scale = MelScale(config.mels, SAMPLE_RATE, f_min=20.0, n_stft=257)
 
     def output_lens(self, wave_lens: torch.Tensor) -> torch.Tensor:
         """Frames of waves that many samples long."""
@@ -51,7 +50,7 @@ class LogMel(nn.Module):
 
     def flops(self, wave_lens: torch.Tensor) -> Flops:
         """Of the filter bank on waves (B,) that many samples long."""
-        return Flops(fixed=2.0 * self.mel.mel_scale.fb.numel() * float(self.output_lens(wave_lens).sum()))
+        return Flops(fixed=2.0 * self.mel_scale.fb.numel() * float(self.output_lens(wave_lens).sum()))
 
     def forward(self, waves: torch.Tensor, wave_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features and their lengths; masked by SpecAugment in training mode."""
@@ -61,7 +60,8 @@ class LogMel(nn.Module):
         samples = int(lens.max() - 1) * HOP + WINDOW if len(lens) else WINDOW
         waves = nn.functional.pad(waves[:, :samples], (edge, edge + max(0, samples - waves.shape[1])))
         with torch.autocast(waves.device.type, enabled=False):
-            frames = self.mel(waves.float()).clamp(min=1e-10).log().transpose(1, 2)  # (B, T, mels)
+            power = torch.view_as_real(self.spectrum(waves.float())).square().sum(-1)  # sooner than abs() of complex
+            frames = self.mel_scale(power).clamp(min=1e-10).log().transpose(1, 2)  # (B, T, mels)
         mask = real(lens, frames.shape[1])[..., None]
         mean = (frames * mask).sum(1, keepdim=True) / lens[:, None, None]
         spread = (((frames - mean) ** 2 * mask).sum((1, 2), keepdim=True) / (lens[:, None, None] * self.dim)).sqrt()

@@ -15,6 +15,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
     --train_iasft conf/train_iasft.yaml \
     --train_joint conf/train_joint.yaml \
     --decode_exp all \
-    --decode "conf/decode_ctc.yaml conf/decode_greedy.yaml conf/decode_beam.yaml conf/decode_joint.yaml" \
+    --decode "conf/decode_ctc.yaml conf/decode_beam.yaml conf/decode_joint.yaml" \
     --command "./run.sh${*:+ $*}" \
     "$@"
