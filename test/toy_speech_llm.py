@@ -9,7 +9,16 @@ from asrllm.batch import Batch, pad
 from asrllm.models.conformer import Conformer, ConformerConfig
 from asrllm.models.ctc import CtcHead
 from asrllm.models.llm import embed
-from asrllm.models.projector import LinearConfig, LinearProjector, PosteriorConfig, PosteriorProjector
+from asrllm.models.posterior import PosteriorConfig, PosteriorProjector
+from asrllm.models.projector import (
+    ConvConfig,
+    ConvProjector,
+    LinearConfig,
+    LinearProjector,
+    TransformerConfig,
+    TransformerProjector,
+)
+from asrllm.models.qformer import QFormerProjector, SegmentQFormerConfig, WindowQFormerConfig
 from asrllm.models.speech_llm import Language, SpeechLLM
 from asrllm.text.prompt import Prompt
 
@@ -43,19 +52,36 @@ def gpt2() -> torch.nn.Module:
     return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=2, n_head=2, n_positions=128)).eval()
 
 
-def model(llm: torch.nn.Module, projector: str = "posterior", adapters: torch.nn.Module | None = None) -> SpeechLLM:
+LAYERS: dict[str, int] = {"layers": 2, "dim": 16, "heads": 2, "feed_forward": 24}
+SHORTENING = {  # projectors whose positions are told by the number of frames
+    "linear": (LinearProjector, LinearConfig(type="linear", stride=3, hidden=16)),
+    "conv": (ConvProjector, ConvConfig(type="conv", strides=(2, 3), hidden=16)),
+    "transformer": (TransformerProjector, TransformerConfig(type="transformer", stride=3, **LAYERS)),
+    "window_qformer": (QFormerProjector, WindowQFormerConfig(type="window_qformer", window=4, **LAYERS)),
+    "segment_qformer": (
+        QFormerProjector,
+        SegmentQFormerConfig(type="segment_qformer", segment=9, queries=3, **LAYERS),
+    ),
+}
+
+
+def projector(kind: str, llm: torch.nn.Module | None = None, dim: int = 16, llm_dim: int = WIDTH) -> torch.nn.Module:
+    """One of `SHORTENING`, or that which reads the CTC head and has the embeddings of `llm`."""
+    if kind != "posterior":
+        make, config = SHORTENING[kind]
+        return make(config, dim, llm_dim)
+    config = PosteriorConfig(type="posterior", hidden=16)
+    into = PosteriorProjector(config, dim, llm_dim, Letters(), partial(embed, llm))
+    torch.nn.init.normal_(into.residual[-1].weight, std=0.1)
+    return into
+
+
+def model(llm: torch.nn.Module, kind: str = "posterior", adapters: torch.nn.Module | None = None) -> SpeechLLM:
     encoder = Conformer(
         ConformerConfig(type="conformer", subsampling_channels=4, layers=1, dim=16, heads=2, feed_forward=32)
     )
-    if projector == "linear":
-        into: torch.nn.Module = LinearProjector(LinearConfig(type="linear", stride=3, hidden=16), 16, WIDTH)
-    else:
-        into = PosteriorProjector(
-            PosteriorConfig(type="posterior", hidden=16), 16, WIDTH, Letters(), partial(embed, llm)
-        )
-        torch.nn.init.normal_(into.residual[-1].weight, std=0.1)
     language = Language(Letters(), Letters(), Letters(), Prompt(before=[30, 31], after=[32], end=39))
-    return SpeechLLM(language, encoder, CtcHead(16, 27), into, llm, adapters).eval()
+    return SpeechLLM(language, encoder, CtcHead(16, 27), projector(kind, llm), llm, adapters).eval()
 
 
 def batch(sizes: list[int], texts: list[str]) -> Batch:

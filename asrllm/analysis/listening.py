@@ -20,7 +20,8 @@ from asrllm.data.dataset import Dataset
 from asrllm.data.sampler import BatchConfig
 from asrllm.experiment import Corpus, Experiment
 from asrllm.models.frontend import SAMPLE_RATE
-from asrllm.models.projector import LinearProjector, PosteriorProjector
+from asrllm.models.posterior import PosteriorProjector
+from asrllm.models.projector import LinearProjector, TransformerProjector
 from asrllm.models.recomputation import blocks
 from asrllm.models.speech_llm import SpeechLLM
 
@@ -100,7 +101,7 @@ def _owners(projector: Any, log_probs: torch.Tensor, lens: torch.Tensor, sizes: 
     if isinstance(projector, PosteriorProjector):
         return projector.owners(log_probs, lens)
     steps = torch.arange(log_probs.shape[1], device=lens.device).expand(log_probs.shape[:2])
-    if isinstance(projector, LinearProjector):
+    if isinstance(projector, LinearProjector | TransformerProjector):
         owners = steps // projector.stride  # the tail is dropped
     else:  # evenly
         owners = steps * sizes[:, None] // lens.clamp(min=1)[:, None]

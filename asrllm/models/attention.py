@@ -1,4 +1,4 @@
-"""Self-attention of the Conformer, with rotary (Su et al. 2021) or relative (Dai et al. 2019) positions."""
+"""Self-attention of a sequence with rotary (Su et al. 2021) or relative (Dai et al. 2019) positions."""
 
 import math
 

@@ -1,7 +1,7 @@
 """The one place that turns configuration into modules: a new component is its file and one `case` here."""
 
 from functools import partial
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from torch import nn
@@ -13,20 +13,28 @@ from asrllm.models.cross_attention import CrossAttention, CrossAttentionConfig
 from asrllm.models.ctc import CtcHead
 from asrllm.models.llm import LlmConfig, embed, load_llm, width
 from asrllm.models.lora import attach
+from asrllm.models.posterior import PosteriorConfig, PosteriorProjector
 from asrllm.models.prefix import PrefixConfig
 from asrllm.models.pretrained import PretrainedConfig, PretrainedEncoder
 from asrllm.models.projector import (
+    ConvConfig,
+    ConvProjector,
     LinearConfig,
     LinearProjector,
-    PosteriorConfig,
-    PosteriorProjector,
-    ProjectorConfig,
+    TransformerConfig,
+    TransformerProjector,
 )
+from asrllm.models.qformer import QFormerProjector, SegmentQFormerConfig, WindowQFormerConfig
 from asrllm.models.recomputation import recompute
 from asrllm.models.speech_llm import Language, SpeechLLM
 from asrllm.text.llm_tokenizer import LlmTokenizer
 from asrllm.text.prompt import PromptConfig, tokenize
 from asrllm.text.tokenizer import LlmSubsetTokenizer, Tokenizer, characters
+
+ProjectorConfig = Annotated[
+    LinearConfig | ConvConfig | TransformerConfig | WindowQFormerConfig | SegmentQFormerConfig | PosteriorConfig,
+    pydantic.Field(discriminator="type"),
+]
 
 
 class ModelConfig(Config):
@@ -95,17 +103,26 @@ def _build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
         return SpeechLLM(Language(units, lower, None, None), encoder, ctc, None, None)
     llm = load_llm(config.llm)
     tokens = LlmTokenizer(config.llm.model)
-    projector: nn.Module
-    match config.projector:
-        case LinearConfig():
-            projector = LinearProjector(config.projector, encoder.dim, width(llm))
-        case PosteriorConfig():
-            if not isinstance(units, LlmSubsetTokenizer):
-                raise UserError("projector.type posterior wants CTC units of the LLM: train them with type: llm_subset")
-            if not units.llm.same_vocabulary(tokens):
-                raise UserError(f"{config.llm.model}: the CTC units are tokens of another LLM: train them with it")
-            projector = PosteriorProjector(config.projector, encoder.dim, width(llm), units, partial(embed, llm))
+    projector = _projector(config.projector, encoder.dim, llm, units, tokens)
     adapters = attach(llm, config.llm.lora) if config.llm.lora else None
     language = Language(units, lower, tokens, tokenize(config.prompt, tokens))
     cross = CrossAttention(config.interface, llm) if config.interface.type == "cross_attention" else None
     return SpeechLLM(language, encoder, ctc, projector, llm, adapters, cross)
+
+
+def _projector(config: ProjectorConfig, dim: int, llm: Any, units: Tokenizer, tokens: LlmTokenizer) -> nn.Module:
+    match config:
+        case LinearConfig():
+            return LinearProjector(config, dim, width(llm))
+        case ConvConfig():
+            return ConvProjector(config, dim, width(llm))
+        case TransformerConfig():
+            return TransformerProjector(config, dim, width(llm))
+        case WindowQFormerConfig() | SegmentQFormerConfig():
+            return QFormerProjector(config, dim, width(llm))
+        case PosteriorConfig():
+            if not isinstance(units, LlmSubsetTokenizer):
+                raise UserError("projector.type posterior wants CTC units of the LLM: train them with type: llm_subset")
+            if not units.llm.same_vocabulary(tokens):
+                raise UserError("model.llm: the CTC units are tokens of another LLM: train them with this one")
+            return PosteriorProjector(config, dim, width(llm), units, partial(embed, llm))

@@ -15,6 +15,7 @@ from asrllm.config import Config
 from asrllm.flops import Flops, matrices
 from asrllm.models.attention import RelativeAttention, RotaryAttention, rotary_table, sinusoids
 from asrllm.models.frontend import FrontendConfig, LogMel
+from asrllm.models.transformer import feed_forward
 
 
 class ConformerConfig(Config):
@@ -151,12 +152,12 @@ class Block(nn.Module):
 
     def __init__(self, config: ConformerConfig) -> None:
         super().__init__()
-        self.feed_in = _feed_forward(config)
+        self.feed_in = feed_forward(config.dim, config.feed_forward, config.dropout)
         self.attention_norm = nn.LayerNorm(config.dim)
         attention = RotaryAttention if config.positions == "rotary" else RelativeAttention
         self.attention = attention(config.dim, config.heads, config.dropout)
         self.convolution = Convolution(config)
-        self.feed_out = _feed_forward(config)
+        self.feed_out = feed_forward(config.dim, config.feed_forward, config.dropout)
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -191,14 +192,3 @@ class Convolution(nn.Module):
         else:
             frames = self.norm(frames)
         return self.out(nn.functional.silu(frames))
-
-
-def _feed_forward(config: ConformerConfig) -> nn.Sequential:
-    return nn.Sequential(
-        nn.LayerNorm(config.dim),
-        nn.Linear(config.dim, config.feed_forward),
-        nn.SiLU(),
-        nn.Dropout(config.dropout),
-        nn.Linear(config.feed_forward, config.dim),
-        nn.Dropout(config.dropout),
-    )

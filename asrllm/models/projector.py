@@ -1,11 +1,11 @@
 """Projectors: encoder frames (B, T, D) to speech positions (B, P, H) in the LLM's embedding space.
 
-`linear` is SLAM-ASR's (Ma et al. 2024, equations 2 to 4). `posterior` is ours: the LLM is given the CTC hypothesis in
-its own embeddings, so it can read from the first step on, and learns from the frames what the hypothesis does not say.
+Here are those that shorten the frames by a fixed factor: `linear` (SLAM-ASR, Ma et al. 2024, equations 2 to 4), `conv`
+and `transformer`. Those with queries are in `models/qformer.py`, the one that reads the CTC head in
+`models/posterior.py`. All have these methods; what they give an utterance depends on nothing beside or past it.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Literal, Protocol
+from typing import Any, Literal
 
 import pydantic
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 from asrllm.batch import real
 from asrllm.config import Config
 from asrllm.flops import Flops, matrices
-from asrllm.text.tokenizer import BLANK
+from asrllm.models.transformer import Layer, LayersConfig
 
 
 class LinearConfig(Config):
@@ -25,15 +25,26 @@ class LinearConfig(Config):
     hidden: int = 2048
 
 
-class PosteriorConfig(Config):
-    """Expected LLM embedding under the CTC posterior, one position a label, plus a residual of the frames."""
+class ConvConfig(Config):
+    """A convolution over time for each stride, each with a GELU, then a linear layer."""
 
-    type: Literal["posterior"]
-    hidden: int = 512
-    context: int = pydantic.Field(default=1, ge=0)  # frames on either side of a label's that the residual sees
+    type: Literal["conv"]
+    strides: tuple[pydantic.PositiveInt, ...] = pydantic.Field(default=(2, 2), min_length=1)
+    kernel: int = pydantic.Field(default=3, ge=1)
+    hidden: int = pydantic.Field(default=1024, ge=1)
+
+    @pydantic.model_validator(mode="after")
+    def _covers(self) -> "ConvConfig":
+        if self.kernel % 2 == 0 or self.kernel < max(self.strides):
+            raise ValueError(f"kernel {self.kernel} must be odd and no smaller than the strides {list(self.strides)}")
+        return self
 
 
-ProjectorConfig = Annotated[LinearConfig | PosteriorConfig, pydantic.Field(discriminator="type")]
+class TransformerConfig(LayersConfig):
+    """Concatenate `stride` frames, a linear layer, Transformer layers over the utterance, a linear layer."""
+
+    type: Literal["transformer"]
+    stride: int = pydantic.Field(default=5, ge=1)
 
 
 class LinearProjector(nn.Module):
@@ -60,125 +71,87 @@ class LinearProjector(nn.Module):
         self, frames: torch.Tensor, frame_lens: torch.Tensor, log_probs: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Speech positions (B, P, H) and their lengths."""
-        positions = frames.shape[1] // self.stride
-        stacked = frames[:, : positions * self.stride].unflatten(1, (positions, self.stride)).flatten(2)
-        return self.layers(stacked), self.output_lens(frame_lens)
+        return self.layers(concatenate(frames, self.stride)), self.output_lens(frame_lens)
 
 
-class Units(Protocol):
-    """CTC units that are tokens of the LLM."""
+class ConvProjector(nn.Module):
+    """Each convolution makes ceil(T / stride) of T positions; it sees zeros before and after the utterance (ours).
 
-    llm_ids: list[int]
-
-    def respell(self, ids: list[int]) -> list[tuple[int, int, int]]:
-        """Labels as the tokens the LLM would write: (llm_id, first label, last label + 1) of each."""
-
-
-class PosteriorProjector(nn.Module):
-    """One position for each token of the greedy CTC hypothesis (ours).
-
-    Frames that follow each other with the same arg-max label make one run; blank frames make none. A token that is the
-    label of one run gets the expectation of the LLM's embeddings under the run's mean distribution without the blank.
-    Where the hypothesis is spelled with shorter units than the LLM would use, it is respelled: such a token covers
-    several runs and gets its plain embedding. To this a residual of the frames is added that starts at zero, and an
-    offset that starts at zero.
+    SLAM-ASR's code has one whose kernel is its stride.
     """
 
-    def __init__(
-        self,
-        config: PosteriorConfig,
-        dim: int,
-        llm_dim: int,
-        units: Units,
-        embed: Callable[[torch.Tensor], torch.Tensor],
-    ) -> None:
-        """`embed` gives the LLM's embeddings (..., H) of token ids (...)."""
+    def __init__(self, config: ConvConfig, dim: int, llm_dim: int) -> None:
         super().__init__()
-        self.context, self.units, self.embed = config.context, units, embed
-        last = nn.Linear(config.hidden, llm_dim)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.width = (2 * config.context + 1) * dim
-        self.residual = nn.Sequential(nn.LayerNorm(self.width), nn.Linear(self.width, config.hidden), nn.ReLU(), last)
-        self.offset = nn.Parameter(torch.zeros(llm_dim))
+        self.strides = config.strides
+        widths = [dim] + [config.hidden] * len(config.strides)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(width, config.hidden, config.kernel, stride, padding=config.kernel // 2)
+            for width, stride in zip(widths, config.strides, strict=False)
+        )
+        self.out = nn.Linear(config.hidden, llm_dim)
 
     def output_lens(self, frame_lens: torch.Tensor) -> torch.Tensor:
-        """The most positions that so many frames can make, with labels the LLM writes as they are."""
+        """Positions of that many frames."""
+        for stride in self.strides:
+            frame_lens = (frame_lens + stride - 1) // stride
         return frame_lens
 
     def flops(self, frame_lens: torch.Tensor, speech_lens: torch.Tensor) -> Flops:
-        """Of utterances with that many frames and speech positions (B,), as many as runs of labels."""
-        units, width = len(self.units.llm_ids), self.width
-        made, frames = speech_lens.double(), frame_lens.double()
-        gathered = float((made * frames * (units + width + made)).sum())
-        return Flops(weights=2 * matrices(self.residual) * float(made.sum()), fixed=2 * gathered)
-
-    def expectation_flops(self, speech_lens: torch.Tensor) -> Flops:
-        """Of the expected embeddings at that many positions (B,): the LLM's weights, not the projector's."""
-        return Flops(first=2 * len(self.units.llm_ids) * len(self.offset) * float(speech_lens.sum()))
+        """Of utterances with that many frames and speech positions (B,)."""
+        each = []
+        for convolution, stride in zip(self.convolutions, self.strides, strict=True):
+            frame_lens = (frame_lens + stride - 1) // stride
+            each.append(2.0 * matrices(convolution) * float(frame_lens.sum()))
+        return Flops(first=each[0], weights=sum(each[1:]) + 2.0 * matrices(self.out) * float(speech_lens.sum()))
 
     def forward(
         self, frames: torch.Tensor, frame_lens: torch.Tensor, log_probs: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Speech positions (B, P, H) and their lengths; `log_probs` (B, T, V) are the CTC head's."""
-        assert log_probs is not None, "the posterior projector reads the CTC head"
-        labels = log_probs.argmax(-1)
-        owner, runs = label_runs(labels, frame_lens)  # owner (B, T): run of a frame, or -1
-        ids, covers, exact, lens = self._spell(labels, owner, runs)
-        share = nn.functional.one_hot(owner + 1, covers.shape[2] + 1)[..., 1:].transpose(1, 2).to(log_probs.dtype)
-        share = covers.to(log_probs.dtype) @ share  # (B, P, T): the frames of a position
-        share = share / share.sum(-1, keepdim=True).clamp(min=1)
-        probs = share @ log_probs.exp()[..., BLANK + 1 :]  # (B, P, V - 1)
-        probs = probs / probs.sum(-1, keepdim=True).clamp(min=1e-6)
-        table = self.embed(torch.tensor(self.units.llm_ids, device=frames.device))
-        speech = torch.where(exact[..., None], probs.to(table.dtype) @ table, self.embed(ids))
-        frames = frames * real(frame_lens, frames.shape[1])[..., None]  # what the residual sees past the end is zero
-        around = nn.functional.pad(frames, (0, 0, self.context, self.context)).unfold(1, 2 * self.context + 1, 1)
-        pooled = share.to(frames.dtype) @ around.flatten(2)  # (B, P, D * (2 context + 1))
-        return speech + self.residual(pooled) + self.offset, lens
-
-    def owners(self, log_probs: torch.Tensor, frame_lens: torch.Tensor) -> torch.Tensor:
-        """Position (B, T) that each frame is a part of, -1 for blanks and padding."""
-        labels = log_probs.argmax(-1)
-        run, runs = label_runs(labels, frame_lens)
-        _, covers, _, _ = self._spell(labels, run, runs)
-        position = covers.int().argmax(1).gather(1, run.clamp(min=0))  # covers (B, P, R)
-        return position.masked_fill(run < 0, -1)
-
-    def _spell(
-        self, labels: torch.Tensor, owner: torch.Tensor, runs: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Token ids (B, P), the runs of each (B, P, R), whether it is the label of one run (B, P), lengths (B,)."""
-        spelled = []
-        for row, places, count in zip(labels.tolist(), owner.tolist(), runs.tolist(), strict=True):
-            label_of = dict(zip(places, row, strict=True))
-            own = [label_of[run] for run in range(count)]
-            spelled.append([(*token, own) for token in self.units.respell(own)])
-        positions, most = max(1, *map(len, spelled)), max(1, int(runs.max()))
-        ids = torch.zeros(len(spelled), positions, dtype=torch.int64)
-        covers = torch.zeros(len(spelled), positions, most, dtype=torch.bool)
-        exact = torch.zeros(len(spelled), positions, dtype=torch.bool)
-        for b, row in enumerate(spelled):
-            for p, (llm_id, first, end, own) in enumerate(row):
-                ids[b, p] = llm_id
-                covers[b, p, first:end] = True
-                exact[b, p] = end - first == 1 and self.units.llm_ids[own[first] - 1] == llm_id
-        device = labels.device
-        return ids.to(device), covers.to(device), exact.to(device), torch.tensor([*map(len, spelled)], device=device)
+        """Speech positions (B, P, H) and their lengths."""
+        lens = frame_lens
+        for convolution, stride in zip(self.convolutions, self.strides, strict=True):
+            frames = frames * real(lens, frames.shape[1])[..., None]
+            frames = nn.functional.gelu(convolution(frames.transpose(1, 2))).transpose(1, 2)
+            lens = (lens + stride - 1) // stride
+        return self.out(frames), lens
 
 
-def label_runs(labels: torch.Tensor, lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Number the runs of equal labels that are not the blank, per row.
+class TransformerProjector(nn.Module):
+    """P = T // stride; the tail is dropped. The positions of an utterance see each other.
 
-    Args:
-        labels: (B, T) arg-max labels.
-        lens: (B,) real frames.
-
-    Returns:
-        (B, T) number of the run that a frame belongs to, -1 for blanks and padding; (B,) runs per row.
+    Fun-ASR (2509.12508) has two such layers, of which it says no more; the rest is ours.
     """
-    kept = (labels != BLANK) & real(lens, labels.shape[1])
-    previous = nn.functional.pad(labels, (1, 0), value=BLANK)[:, :-1]
-    starts = kept & (labels != previous)
-    number = starts.cumsum(1) - 1
-    return number.masked_fill(~kept, -1), starts.sum(1)
+
+    def __init__(self, config: TransformerConfig, dim: int, llm_dim: int) -> None:
+        super().__init__()
+        self.stride = config.stride
+        self.inputs = nn.Linear(config.stride * dim, config.dim)
+        self.layers: Any = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.out = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, llm_dim))
+
+    def output_lens(self, frame_lens: torch.Tensor) -> torch.Tensor:
+        """Positions of that many frames."""
+        return frame_lens // self.stride
+
+    def flops(self, frame_lens: torch.Tensor, speech_lens: torch.Tensor) -> Flops:
+        """Of utterances with that many frames and speech positions (B,)."""
+        positions = float(speech_lens.sum())
+        ends = Flops(first=2 * matrices(self.inputs) * positions, weights=2 * matrices(self.out) * positions)
+        return sum((layer.flops(speech_lens) for layer in self.layers), start=ends)
+
+    def forward(
+        self, frames: torch.Tensor, frame_lens: torch.Tensor, log_probs: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Speech positions (B, P, H) and their lengths."""
+        lens = self.output_lens(frame_lens)
+        speech = self.inputs(concatenate(frames, self.stride))
+        mask = real(lens.clamp(min=1), speech.shape[1])  # an utterance without any sees one, which nobody reads
+        for layer in self.layers:
+            speech = layer(speech, mask)
+        return self.out(speech), lens
+
+
+def concatenate(frames: torch.Tensor, stride: int) -> torch.Tensor:
+    """Every `stride` frames of (B, T, D) as one: (B, T // stride, stride * D)."""
+    positions = frames.shape[1] // stride
+    return frames[:, : positions * stride].unflatten(1, (positions, stride)).flatten(2)

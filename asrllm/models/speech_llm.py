@@ -17,7 +17,7 @@ from asrllm.models import llm as llms
 from asrllm.models import packing, prefix
 from asrllm.models.cross_attention import CrossAttention, Heard
 from asrllm.models.ctc import CtcHead, consistency_loss, ctc_loss
-from asrllm.models.projector import PosteriorProjector
+from asrllm.models.posterior import PosteriorProjector
 from asrllm.text.llm_tokenizer import LlmTokenizer
 from asrllm.text.prompt import Prompt
 from asrllm.text.tokenizer import Tokenizer

@@ -6,7 +6,8 @@ from torch import nn
 from asrllm.analysis import listening
 from asrllm.analysis.listening import Held, paired
 from asrllm.models.conformer import Conformer, ConformerConfig
-from asrllm.models.projector import LinearConfig, LinearProjector, PosteriorConfig, PosteriorProjector
+from asrllm.models.posterior import PosteriorConfig, PosteriorProjector
+from asrllm.models.projector import LinearConfig, LinearProjector
 
 
 def test_layers_are_those_of_the_encoder() -> None:

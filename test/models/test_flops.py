@@ -12,6 +12,7 @@ import transformers
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from toy_speech_llm import SHORTENING, projector
 
 from asrllm.batch import Batch
 from asrllm.flops import Flops
@@ -19,8 +20,8 @@ from asrllm.models import llm as llms
 from asrllm.models.conformer import Conformer, ConformerConfig
 from asrllm.models.ctc import CtcHead
 from asrllm.models.lora import LoraConfig, attach
+from asrllm.models.posterior import PosteriorConfig, PosteriorProjector
 from asrllm.models.pretrained import PretrainedConfig, PretrainedEncoder
-from asrllm.models.projector import LinearConfig, LinearProjector, PosteriorConfig, PosteriorProjector
 from asrllm.models.speech_llm import Language, SpeechLLM
 from asrllm.text.prompt import Prompt
 from asrllm.train.ledger import step_cost
@@ -145,11 +146,12 @@ def test_ctc_head(upstream: bool) -> None:
 
 
 @pytest.mark.parametrize("upstream", [False, True])
-def test_linear_projector(upstream: bool) -> None:
-    projector = LinearProjector(LinearConfig(type="linear", stride=3, hidden=40), 24, 32)
+@pytest.mark.parametrize("kind", SHORTENING)
+def test_projector_that_shortens(kind: str, upstream: bool) -> None:
+    into = projector(kind, dim=24, llm_dim=32).eval()
     frames, lens = torch.randn(2, 32, 24, requires_grad=upstream), torch.tensor([32, 32])
-    flops = projector.flops(lens, projector.output_lens(lens))
-    check(projector, lambda: projector(frames, lens)[0], flops, upstream)
+    flops = into.flops(lens, into.output_lens(lens))
+    check(into, lambda: into(frames, lens)[0], flops, upstream)
 
 
 class Letters:
@@ -230,7 +232,7 @@ def test_the_causal_half_is_half() -> None:
     assert llms.flops(gpt2(), torch.tensor([40])).products == 2 * 2 * 40**2 * 64
 
 
-@pytest.mark.parametrize("projector", ["linear", "posterior"])
+@pytest.mark.parametrize("kind", ["linear", "segment_qformer", "posterior"])
 @pytest.mark.parametrize(
     ("trained", "losses"),
     [
@@ -243,9 +245,9 @@ def test_the_causal_half_is_half() -> None:
         (("encoder", "ctc", "projector", "llm"), ("ctc", "llm")),
     ],
 )
-def test_a_step_of_the_whole_model(projector: str, trained: tuple[str, ...], losses: tuple[str, ...]) -> None:
+def test_a_step_of_the_whole_model(kind: str, trained: tuple[str, ...], losses: tuple[str, ...]) -> None:
     """Two utterances of one length: nothing is padding, and the rest is counted as torch counts it."""
-    system = speech_llm(projector, adapters="llm.lora" in trained)
+    system = speech_llm(kind, adapters="llm.lora" in trained)
     system.train("cr_ctc" in losses)
     for name, part in system.parts.items():
         part.requires_grad_(name in trained)
@@ -276,10 +278,11 @@ def speech_llm(kind: str, adapters: bool) -> SpeechLLM:
             intermediate_layers=(1,),
         )
     )
-    into: nn.Module = LinearProjector(LinearConfig(type="linear", stride=3, hidden=64), 64, 64)
     if kind == "posterior":
         config = PosteriorConfig(type="posterior", hidden=64, context=0)
-        into = PosteriorProjector(config, 64, 64, Letters(), partial(llms.embed, llm))
+        into: nn.Module = PosteriorProjector(config, 64, 64, Letters(), partial(llms.embed, llm))
+    else:
+        into = projector(kind, dim=64, llm_dim=64).eval()
     prompt = Prompt(before=[30, 31, 32, 33, 34, 35, 36, 37], after=[38, 39], end=40)
     language = Language(Letters(), Letters(), Letters(), prompt)
     lora = attach(llm, LoraConfig(rank=8, targets="all_linear")) if adapters else None

@@ -13,7 +13,7 @@ from asrllm.models.conformer import Conformer, ConformerConfig
 from asrllm.models.ctc import CtcHead, consistency_loss, ctc_loss, frames_needed
 from asrllm.models.llm import embed
 from asrllm.models.lora import LoraConfig
-from asrllm.models.projector import LinearConfig, LinearProjector, PosteriorConfig, PosteriorProjector, label_runs
+from asrllm.models.posterior import PosteriorConfig, PosteriorProjector, label_runs
 
 
 @pytest.mark.parametrize("make", [llama, gpt2])
@@ -64,16 +64,6 @@ def test_pieces_of_the_targets_give_the_loss_and_gradient_of_all_at_once(monkeyp
         gradients = {name: weight.grad for name, weight in system.llm.named_parameters()}
         results.append((loss.sum.detach(), int(loss.correct), gradients))
     torch.testing.assert_close(results[1], results[0])
-
-
-@pytest.mark.parametrize("projector", ["linear", "posterior"])
-def test_gradient_reaches_the_projector_and_no_frozen_part(projector):
-    system = model(llama(), projector)
-    for name, part in system.parts.items():
-        part.requires_grad_(name == "projector")
-    system(batch([9000, 16000], ["abc", "dd"]), ("llm",))["llm"].sum.backward()
-    for name, part in system.parts.items():
-        assert all((weight.grad is not None) == (name == "projector") for weight in part.parameters()), name
 
 
 def test_losses_of_a_batch_are_the_sums_of_its_rows():
@@ -190,14 +180,6 @@ def test_consistency_loss_stops_the_gradient_at_its_targets():
     wanted = 0.5 * (probs - probs.flip(0))  # of a cross-entropy whose target is held fixed: p - target
     wanted[1, 2:] = 0.0
     torch.testing.assert_close(logits.grad, wanted, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("stride", [1, 2, 5])
-def test_linear_projector_lengths(stride):
-    projector = LinearProjector(LinearConfig(type="linear", stride=stride, hidden=8), 4, 6)
-    for size in range(1, 201):
-        out, lens = projector(torch.randn(1, size, 4), torch.tensor([size]))
-        assert out.shape[1] == int(lens) == int(projector.output_lens(torch.tensor([size]))) == size // stride
 
 
 def test_label_runs_equals_groupby():
