@@ -33,6 +33,16 @@ class Batch:
         }
         return replace(self, **moved)
 
+    def take(self, rows: list[int]) -> "Batch":
+        """Some of its utterances."""
+        taken = {
+            name: value[rows]
+            for name in ("waves", "wave_lens", "frames", "frame_lens")
+            if (value := getattr(self, name)) is not None
+        }
+        names, texts = [self.utt_ids[row] for row in rows], [self.texts[row] for row in rows]
+        return replace(self, utt_ids=names, texts=texts, **taken)
+
 
 def repeat(batch: Batch, times: int) -> Batch:
     """All utterances of the batch, `times` times over."""

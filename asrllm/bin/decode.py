@@ -19,6 +19,7 @@ from asrllm.batch import Batch
 from asrllm.console import UserError, write_atomically
 from asrllm.data import kaldi, sampler
 from asrllm.data.dataset import Dataset, batches
+from asrllm.decode import guards
 from asrllm.decode.decoder import DecodeConfig, PretrainedConfig, decode, prepared
 from asrllm.decode.fusion import FusionConfig, Pieces
 from asrllm.decode.joint import Companions, JointConfig
@@ -88,11 +89,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     for other in set(args.out.glob("hyp.*.jsonl")) | set(args.out.glob("speed.*.json")):
         if not other.name.split(".")[1].endswith(f"of{jobs}"):
             other.unlink(missing_ok=True)  # of a decoding in another number of jobs
-    cut = sum(not result.best.ended for result in results)
     factor = wall / seconds if seconds else 0.0  # more jobs than utterances leave some of them without any
     log.info("%d utterances, %.1f s of audio in %.1f s: real-time factor %.3f", len(results), seconds, wall, factor)
-    if cut:
-        log.warning("%d hypotheses reached the token limit without an end token", cut)
+    for name, said in guards.SAID.items():
+        if name in speed:
+            log.warning("%s of %d utterances: %s", speed[name], len(results), said)
 
 
 def _shard(text: str) -> tuple[int, int]:

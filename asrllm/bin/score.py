@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         ignored=joined.ignored,
         speakers={each.utt_id: each.speaker for each in joined.utterances},
         units=tuple(scores),
-        hallucination=hallucination(first, joined.seconds),
+        hallucination=hallucination(first, joined.seconds, joined.guards),
     )
     with write_atomically(out / "result.txt") as temporary:
         temporary.write_text("\n".join(tables), encoding="utf-8")

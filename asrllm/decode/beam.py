@@ -23,6 +23,7 @@ import torch
 
 from asrllm.config import Config
 from asrllm.console import UserError
+from asrllm.decode.guards import LoopConfig, ends_in_loop
 from asrllm.decode.scorer import CandidateScorer, Scorer
 
 
@@ -59,7 +60,7 @@ class Finished:
     tokens: list[int]  # without the end token
     score: float  # weighted sum / length^e
     scores: dict[str, float]  # scorer -> unweighted sum, end token included
-    ended: bool  # False where the limit cut it
+    ended: bool  # False where the limit or the guard against loops cut it
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def beam_search(
     config: BeamConfig,
     candidate_scorers: Mapping[str, CandidateScorer[Any]] | None = None,
     least: Sequence[int] | None = None,
+    loop: LoopConfig | None = None,
 ) -> list[list[Finished]]:
     """The n best hypotheses of each utterance, best first, at least one.
 
@@ -130,6 +132,7 @@ def beam_search(
         config: beam, n best, candidates, length exponent (its other limits are not read: `limits` and `least` hold).
         candidate_scorers: by name.
         least: tokens of each utterance before it may end, unless nothing else can follow; else `config.min_tokens`.
+        loop: what counts as a loop; a hypothesis in one leaves the beam as if it had reached its limit.
 
     Raises:
         UserError: a scorer gives what is not a number.
@@ -156,9 +159,10 @@ def beam_search(
         terms = [(weights[name], part) for name, part in zip(names, parts, strict=True)]
         candidates, parents = _extend(rows, tokens, terms, ends, early.to(ends.device), config.beam)
         ended = torch.isin(candidates.tokens[..., -1], ends)
-        _collect(candidates, ended, [pools[each] for each in live], config.beam)
-        going = ended.to(torch.uint8).argsort(dim=1, stable=True)[:, : config.beam]
-        totals = candidates.totals.masked_fill(ended, -torch.inf)
+        stopped = ended | ends_in_loop(candidates.tokens, loop)
+        _collect(candidates, ended, stopped, [pools[each] for each in live], config.beam)
+        going = stopped.to(torch.uint8).argsort(dim=1, stable=True)[:, : config.beam]
+        totals = candidates.totals.masked_fill(stopped, -torch.inf)
         best = totals.max(dim=1).values.tolist()
         stay = [i for i, each in enumerate(live) if not pools[each].done(best[i], step)]
         if not stay:
@@ -235,12 +239,12 @@ def _take(rows: _Rows, hypotheses: torch.Tensor, utterances: list[int]) -> _Rows
     return _Rows(*taken)
 
 
-def _collect(candidates: _Rows, ended: torch.Tensor, pools: list[_Pool], beam: int) -> None:
-    """Put complete hypotheses among the `beam` best candidates of each utterance into its pool."""
+def _collect(candidates: _Rows, ended: torch.Tensor, stopped: torch.Tensor, pools: list[_Pool], beam: int) -> None:
+    """Put what goes no further among the `beam` best candidates of each utterance into its pool."""
     step = candidates.tokens.shape[2]
-    totals, ends = candidates.totals[:, :beam].tolist(), ended[:, :beam].tolist()
+    totals, ends, stops = (each[:, :beam].tolist() for each in (candidates.totals, ended, stopped))
     for i, pool in enumerate(pools):
-        for rank, (total, end) in enumerate(zip(totals[i], ends[i], strict=True)):
-            if (end or step == pool.limit) and total > -torch.inf:
+        for rank, (total, end, stop) in enumerate(zip(totals[i], ends[i], stops[i], strict=True)):
+            if (stop or step == pool.limit) and total > -torch.inf:
                 tokens = candidates.tokens[i, rank].tolist()
                 pool.add(tokens, total, candidates.parts[i, rank].tolist(), end)

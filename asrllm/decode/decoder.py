@@ -15,6 +15,7 @@ from asrllm.config import Config
 from asrllm.decode.beam import Finished
 from asrllm.decode.ctc_search import CtcGreedyConfig, CtcPrefixConfig, ctc_greedy, prefix_beam_search
 from asrllm.decode.fusion import Fusion, FusionConfig, Pieces
+from asrllm.decode.guards import Found, GuardsConfig, guarded
 from asrllm.decode.joint import Companions, JointConfig, joint_search
 from asrllm.decode.packed import packed
 from asrllm.decode.scorer import Opening, SpeechModel, Tokenizer
@@ -30,7 +31,7 @@ class PretrainedConfig(Config):
 
 
 class DecodeConfig(Config):
-    """How a data directory is decoded.
+    """How a data directory is decoded, and what is done against text that nobody said.
 
     `batch_seconds` is the audio decoded at once. `packed` lays the weights out anew for the CPU: a second copy of them
     in memory, about twice the speed (float32 only). `dtype: bfloat16` computes under autocast.
@@ -40,9 +41,21 @@ class DecodeConfig(Config):
         CtcGreedyConfig | CtcPrefixConfig | FusionConfig | JointConfig | SpeculativeConfig | PretrainedConfig,
         pydantic.Field(discriminator="type"),
     ]
+    guards: GuardsConfig = GuardsConfig()
     batch_seconds: float = pydantic.Field(60.0, gt=0.0)
     dtype: Literal["float32", "bfloat16"] = "float32"
     packed: bool = True
+
+    @pydantic.model_validator(mode="after")
+    def _guarded(self) -> "DecodeConfig":
+        name, on = self.search.type, self.guards
+        if on != GuardsConfig() and isinstance(self.search, PretrainedConfig):
+            raise ValueError("guards look at a CTC head, which search.type pretrained has not: leave them out")
+        if on.loop is not None and not isinstance(self.search, JointConfig | SpeculativeConfig):
+            raise ValueError(f"guards.loop stops an LLM that writes, which search.type {name} has not: leave it out")
+        if on.ctc_agreement is not None and isinstance(self.search, CtcGreedyConfig | CtcPrefixConfig):
+            raise ValueError(f"guards.ctc_agreement: search.type {name} gives the text of CTC itself: leave it out")
+        return self
 
 
 @contextmanager
@@ -72,27 +85,50 @@ def decode(
         UserError: the model cannot be searched, or gives what is not a number.
         ValueError: `search` is of type pretrained, which is no search of ours.
     """
-    seconds = [length / sample_rate for length in batch.wave_lens.tolist()]
-    device = batch.wave_lens.device.type
-    counts: list[dict[str, int]] = [{} for _ in seconds]
-    with torch.autocast(device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
-        match config.search:
-            case CtcGreedyConfig():
-                hypotheses = _ctc(model, batch)
-            case CtcPrefixConfig():
-                hypotheses = _ctc_prefix(model, batch, config.search)
-            case FusionConfig():
-                assert pieces is not None, "fusion wants an LM"
-                hypotheses, counts = _fusion(model, batch, pieces)
-            case JointConfig():
-                found = joint_search(model, batch, config.search, seconds, companions or Companions(), opening)
-                hypotheses = [[_spell(each, model.llm_tokenizer) for each in pool] for pool in found]
-            case SpeculativeConfig():
-                best, counts = drafted_search(model, batch, config.search, seconds, opening)
-                hypotheses = [[_spell(each, model.llm_tokenizer)] for each in best]
-            case PretrainedConfig():
-                raise ValueError("a pretrained recogniser is run by transformers, not by a search")
+    with torch.autocast(batch.wave_lens.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+        hypotheses, counts = guarded(
+            model,
+            batch,
+            config.guards,
+            lambda some: _search(model, some, config, sample_rate, companions, pieces, opening),
+        )
+    seconds = _seconds(batch, sample_rate)
     return [NBest(*each) for each in zip(batch.utt_ids, seconds, hypotheses, counts, strict=True)]
+
+
+def _search(
+    model: SpeechModel,
+    batch: Batch,
+    config: DecodeConfig,
+    sample_rate: int,
+    companions: Companions | None,
+    pieces: Pieces | None,
+    opening: Opening | None,
+) -> Found:
+    seconds = _seconds(batch, sample_rate)
+    counts: list[dict[str, int]] = [{} for _ in seconds]
+    match config.search:
+        case CtcGreedyConfig():
+            hypotheses = _ctc(model, batch)
+        case CtcPrefixConfig():
+            hypotheses = _ctc_prefix(model, batch, config.search)
+        case FusionConfig():
+            assert pieces is not None, "fusion wants an LM"
+            hypotheses, counts = _fusion(model, batch, pieces)
+        case JointConfig():
+            both = companions or Companions()
+            beams = joint_search(model, batch, config.search, seconds, both, opening, config.guards.loop)
+            hypotheses = [[_spell(each, model.llm_tokenizer) for each in pool] for pool in beams]
+        case SpeculativeConfig():
+            best, counts = drafted_search(model, batch, config.search, seconds, opening, config.guards.loop)
+            hypotheses = [[_spell(each, model.llm_tokenizer)] for each in best]
+        case PretrainedConfig():
+            raise ValueError("a pretrained recogniser is run by transformers, not by a search")
+    return hypotheses, counts
+
+
+def _seconds(batch: Batch, sample_rate: int) -> list[float]:
+    return [length / sample_rate for length in batch.wave_lens.tolist()]
 
 
 def _ctc(model: SpeechModel, batch: Batch) -> list[list[Hypothesis]]:

@@ -20,6 +20,7 @@ from asrllm.decode.beam import BeamConfig, Finished, beam_search
 from asrllm.decode.ctc_prefix import CtcPrefix
 from asrllm.decode.ctc_scorer import Chains, CtcScorer
 from asrllm.decode.ctc_words import CtcWordScorer
+from asrllm.decode.guards import LoopConfig
 from asrllm.decode.scorer import CandidateScorer, LlmScorer, Opening, Scorer, SpeechModel, encoded, llm_scorer
 from asrllm.text.spelling import Words, first_space, spell_tokens
 from asrllm.text.tokenizer import SentencePieceTokenizer
@@ -95,8 +96,9 @@ def joint_search(
     seconds: list[float],
     companions: Companions,
     opening: Opening | None = None,
+    loop: LoopConfig | None = None,
 ) -> list[list[Finished]]:
-    """The n best hypotheses of each utterance of `seconds`; `opening` as in `llm_scorer`.
+    """The n best hypotheses of each utterance of `seconds`; `opening` as in `llm_scorer`, `loop` as in `beam_search`.
 
     Raises:
         UserError: units or vocabularies that cannot be joined; see also `beam_search`.
@@ -121,7 +123,7 @@ def joint_search(
     if "length" in weights:
         ones = torch.ones(_size(model.llm), dtype=torch.float64, device=device)
         raters["length"] = TokenTable(ones, model.llm_end_ids)
-    return beam_search(scorers, weights, model.llm_end_ids, limits, config, raters, least)
+    return beam_search(scorers, weights, model.llm_end_ids, limits, config, raters, least, loop)
 
 
 def token_limit(seconds: float, config: BeamConfig) -> int:

@@ -26,6 +26,13 @@ class Tokenizer(Protocol):
         """The text of `ids`."""
 
 
+class CtcTokenizer(Tokenizer, Protocol):
+    """The units of the CTC head."""
+
+    def encode(self, text: str) -> list[int]:
+        """Labels of a text; a UserError where it cannot be written in them."""
+
+
 class LlmTokenizer(Tokenizer, Protocol):
     """The tokens of the LLM."""
 
@@ -49,7 +56,7 @@ class SpeechModel(Protocol):
         """The units of the LLM."""
 
     @property
-    def ctc_tokenizer(self) -> Tokenizer:
+    def ctc_tokenizer(self) -> CtcTokenizer:
         """The units of the CTC head; 0 is its blank."""
 
     def before(self) -> torch.Tensor:

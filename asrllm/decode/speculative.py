@@ -15,6 +15,7 @@ from asrllm.batch import Batch
 from asrllm.config import Config
 from asrllm.decode.beam import BeamConfig, Finished
 from asrllm.decode.ctc_search import ctc_greedy
+from asrllm.decode.guards import LoopConfig, ends_in_loop
 from asrllm.decode.joint import token_limit
 from asrllm.decode.scorer import LlmScorer, LlmState, Opening, SpeechModel, encoded, llm_scorer
 
@@ -41,6 +42,7 @@ class _Text:
     draft: list[int]
     limit: int
     end_ids: frozenset[int]
+    loop: LoopConfig | None = None
     tokens: list[int] = field(default_factory=list)
     total: float = 0.0
     distances: list[int] = field(init=False)  # from `tokens` to each prefix of the draft
@@ -51,8 +53,11 @@ class _Text:
 
     @property
     def done(self) -> bool:
-        """Whether the text has ended, or reached its limit."""
-        return bool(self.tokens) and (self.tokens[-1] in self.end_ids or len(self.tokens) == self.limit)
+        """Whether the text has ended, reached its limit or a loop."""
+        if not self.tokens:
+            return False
+        stopped = self.tokens[-1] in self.end_ids or len(self.tokens) == self.limit
+        return stopped or (self.loop is not None and bool(ends_in_loop(torch.tensor(self.tokens), self.loop)))
 
     def add(self, token: int, log_prob: float) -> None:
         """Take a token; the distances move on by one row of the table of Levenshtein."""
@@ -88,7 +93,12 @@ class _Text:
 
 
 def drafted_search(
-    model: SpeechModel, batch: Batch, config: SpeculativeConfig, seconds: list[float], opening: Opening | None = None
+    model: SpeechModel,
+    batch: Batch,
+    config: SpeculativeConfig,
+    seconds: list[float],
+    opening: Opening | None = None,
+    loop: LoopConfig | None = None,
 ) -> tuple[list[Finished], list[dict[str, int]]]:
     """`speculative_search` from the best path of the CTC head, for utterances of `seconds`; see `llm_scorer`."""
     limits = [token_limit(each, config.greedy) for each in seconds]
@@ -96,12 +106,17 @@ def drafted_search(
     paths = ctc_greedy(*model.ctc_log_probs(batch))
     drafts = [model.llm_tokenizer.encode_transcript(model.ctc_tokenizer.decode(labels)) for labels, _ in paths]
     scorer = llm_scorer(model, batch, max(limits), opening)
-    return speculative_search(scorer, drafts, model.llm_end_ids, limits, config)
+    return speculative_search(scorer, drafts, model.llm_end_ids, limits, config, loop)
 
 
 @torch.inference_mode()
 def speculative_search(
-    scorer: LlmScorer, drafts: list[list[int]], end_ids: list[int], limits: list[int], config: SpeculativeConfig
+    scorer: LlmScorer,
+    drafts: list[list[int]],
+    end_ids: list[int],
+    limits: list[int],
+    config: SpeculativeConfig,
+    loop: LoopConfig | None = None,
 ) -> tuple[list[Finished], list[dict[str, int]]]:
     """The greedy text of each utterance, and what it took: LLM calls, tokens drafted, tokens accepted.
 
@@ -111,9 +126,10 @@ def speculative_search(
         end_ids: tokens that end a text.
         limits: most tokens for each utterance, end token included.
         config: how much of the draft is read at once, length exponent.
+        loop: as in `beam_search`.
     """
     ends = frozenset(end_ids)
-    texts = [_Text([*draft, end_ids[0]], limit, ends) for draft, limit in zip(drafts, limits, strict=True)]
+    texts = [_Text([*draft, end_ids[0]], limit, ends, loop) for draft, limit in zip(drafts, limits, strict=True)]
     guesses = [text.guess(config.draft_tokens) for text in texts]
     log_probs, state = scorer.start_with(guesses)
     first = len(scorer.opening) + scorer.lens

@@ -38,18 +38,23 @@ class Hallucination(Config):
     truncated: Share  # at most half as long as the reference
     non_speech: Share  # something recognised where nothing was said
     non_speech_letters_per_minute: float | None  # None without such utterances, or where their durations are unknown
+    guarded: dict[str, Share] = {}  # guard of the decoding that changed a text -> of all utterances
 
 
 NAMED = 5
 
 
-def hallucination(alignments: Sequence[Aligned], seconds: Mapping[str, float]) -> Hallucination:
+def hallucination(
+    alignments: Sequence[Aligned], seconds: Mapping[str, float], guards: Mapping[str, Sequence[str]] | None = None
+) -> Hallucination:
     """Count a set.
 
     Args:
         alignments: of the set.
         seconds: utterance id -> duration, where known.
+        guards: utterance id -> guards that changed its text, where known.
     """
+    flags = [(guards or {}).get(each.utterance.utt_id, ()) for each in alignments]
     speech = [each for each in alignments if any(kind != "I" for kind, _, _ in each.edits)]
     silent = [each for each in alignments if all(kind == "I" for kind, _, _ in each.edits)]
     letters = sum(len(hyp) for each in silent for _, _, hyp in each.edits)
@@ -62,6 +67,10 @@ def hallucination(alignments: Sequence[Aligned], seconds: Mapping[str, float]) -
         truncated=_share(speech, [_is_truncated(each.edits) for each in speech]),
         non_speech=_share(silent, [bool(each.edits) for each in silent]),
         non_speech_letters_per_minute=letters / minutes if minutes and None not in known else None,
+        guarded={
+            name: _share(alignments, [name in each for each in flags])
+            for name in sorted({name for each in flags for name in each})
+        },
     )
 
 

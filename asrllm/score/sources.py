@@ -57,21 +57,22 @@ def _join_kaldi(ref: Path, hyp: Path, normalize: Normalize, wer_filter: Path | N
         speakers = {utt_id: utt_id.split("-")[0] for utt_id in texts}
     if unknown := [utt_id for utt_id in texts if utt_id not in speakers]:
         raise UserError(f"{folder / 'utt2spk'}: no speaker for {names(unknown)}: run check_data on {folder}")
-    hyps, seconds = _texts(hyp)
+    hyps, seconds, guards = _texts(hyp)
     sides = texts, hyps
     if wer_filter is not None:
         sides = _filtered(sides[0], wer_filter), _filtered(sides[1], wer_filter)
-    return replace(join(*sides, speakers, normalize), seconds=seconds or _durations(folder / "utt2dur"))
+    return replace(join(*sides, speakers, normalize), seconds=seconds or _durations(folder / "utt2dur"), guards=guards)
 
 
-def _texts(hyp: Path) -> tuple[dict[str, str], dict[str, float]]:
-    """Hypotheses, and durations where the decoding tells them."""
+def _texts(hyp: Path) -> tuple[dict[str, str], dict[str, float], dict[str, list[str]]]:
+    """Hypotheses, and durations and guards where the decoding tells them."""
     if not hyp.is_dir():
-        return read_text(hyp), {}
+        return read_text(hyp), {}, {}
     decoding = read_decoding(hyp)
     return (
         {utt_id: nbest.best.text for utt_id, nbest in decoding.items()},
         {utt_id: nbest.seconds for utt_id, nbest in decoding.items()},
+        {utt_id: [name for name in nbest.counts if name.startswith("guard_")] for utt_id, nbest in decoding.items()},
     )
 
 

@@ -56,6 +56,7 @@ class Joined:
     extra: tuple[str, ...] = ()  # no reference: not counted
     ignored: tuple[str, ...] = ()  # stm segments that are not to be scored
     seconds: Mapping[str, float] = field(default_factory=dict)  # durations by utterance id, where known
+    guards: Mapping[str, Sequence[str]] = field(default_factory=dict)  # utterance id -> guards that changed its text
 
 
 def join(refs: Mapping[str, str], hyps: Mapping[str, str], speakers: Mapping[str, str], normalize: Normalize) -> Joined:
