@@ -20,6 +20,7 @@ from mend_torchaudio import PROBE, fault, folder, libraries
 
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTS = {  # what tells that a package works, where it is not `import NAME`
+    "g2p_en": "import nltk",  # it would fetch data from the web itself
     "pyyaml": "import yaml",
     "tensorboard": "from torch.utils.tensorboard import SummaryWriter",
     "torchaudio": PROBE,
@@ -48,7 +49,7 @@ def requirements(dev: bool) -> dict[str, str]:
     extras = ast.literal_eval(keywords["extras_require"])
     lines = list(ast.literal_eval(keywords["install_requires"]))
     for extra, wanted in extras.items():
-        if dev or extra not in ("dev", "import"):
+        if dev or extra not in ("dev", "import", "phonemes"):
             lines += wanted
     return dict(line.split(">=") for line in lines)
 

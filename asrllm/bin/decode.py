@@ -34,6 +34,7 @@ from asrllm.models.llm import LlmConfig, load_llm
 from asrllm.models.speech_llm import SpeechLLM
 from asrllm.models.zero_shot import ZeroShotRecogniser
 from asrllm.text.llm_tokenizer import LlmTokenizer
+from asrllm.text.phonemes import PhonemeTokenizer
 
 SCHEMA = DecodeConfig
 log = logging.getLogger("asrllm")
@@ -132,14 +133,17 @@ def _recogniser(config: DecodeConfig, exp: Path, device: torch.device) -> Iterat
 
         yield transcribe
     else:
-        experiment = Experiment(exp)
-        if isinstance(config.search, JointConfig | SpeculativeConfig) and experiment.config.model.llm is None:
+        experiment, search = Experiment(exp), config.search
+        if isinstance(search, JointConfig | SpeculativeConfig) and experiment.config.model.llm is None:
             raise UserError(f"{exp}: its model has no LLM: decode it with search.type ctc_greedy")
         model = experiment.model().to(device)
-        joint = (
-            _companions(config.search, experiment, model) if isinstance(config.search, JointConfig) else Companions()
-        )
-        pieces = _pieces(config.search, experiment, model, device) if isinstance(config.search, FusionConfig) else None
+        if isinstance(model.ctc_tokenizer, PhonemeTokenizer) and isinstance(search, FusionConfig | SpeculativeConfig):
+            raise UserError(
+                f"{exp}: its CTC units are phonemes, of which search.type {search.type} can make no words without a "
+                "lexicon: choose ctc_greedy or ctc_prefix"
+            )
+        joint = _companions(search, experiment, model) if isinstance(search, JointConfig) else Companions()
+        pieces = _pieces(search, experiment, model, device) if isinstance(search, FusionConfig) else None
         with ExitStack() as stack:
             for part in (model, joint.lm, pieces.lm.llm if pieces else None):
                 if part is not None:

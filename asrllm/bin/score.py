@@ -26,7 +26,7 @@ from asrllm.score.scoring import (
     write_score,
 )
 from asrllm.score.sources import date_of, names, read_joined
-from asrllm.score.units import splitter
+from asrllm.score.units import pronounced, splitter
 from asrllm.score.utterances import Aligned
 from asrllm.text.normalize import normalizer
 
@@ -82,7 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     tables: list[str] = []
     first: list[Aligned] = []
     for unit in settings.units:
-        alignments = align_set(joined, unit, match, splitter(unit, settings, normalize.spaced))
+        wanted = pronounced(joined, settings) if unit == "phone" else joined
+        alignments = align_set(wanted, unit, match, splitter(unit, settings, normalize.spaced))
         first = first or alignments
         scores.append(score_unit(unit, alignments))
         folder, title = out / f"score_{RATE[unit].lower()}", f"{args.hyp} ({unit})"

@@ -31,6 +31,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         log.info("%s: up to date", args.out)
         return
     tokenizer.train(wanted.tokenizer, texts, args.out)
+    if (listed := args.out / tokenizer.OOV_FILE).is_file():
+        rows = [line.split("\t") for line in listed.read_text(encoding="utf-8").splitlines()]
+        count = sum(int(row[1]) for row in rows)
+        log.info(
+            "%d words, %d running ones, are in no dictionary, listed with their phonemes in %s",
+            len(rows),
+            count,
+            listed,
+        )
     units = tokenizer.load(args.out)
     labels = sum(len(units.encode(text)) for text in texts)
     words = sum(len(text.split()) for text in texts)

@@ -1,13 +1,16 @@
 """How a plain transcript falls into the tokens that a rate counts: words, characters, the model's units, phones."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from asrllm.console import UserError
 from asrllm.score.markup import letters
 from asrllm.score.scoring import ScoreConfig, Unit
 from asrllm.score.transcripts import read_lines
+from asrllm.score.utterances import Joined
 from asrllm.text import tokenizer
+from asrllm.text.phonemes import PhonemeTokenizer, speak
 
 Split = Callable[[str], list[str]]
 
@@ -39,6 +42,18 @@ def splitter(unit: Unit, settings: ScoreConfig, spaced: bool) -> Split:
             return _tokens(Path(settings.tokenizer))
         case "phone":
             return _phones(Path(settings.phone_map)) if settings.phone_map else str.split
+
+
+def pronounced(joined: Joined, settings: ScoreConfig) -> Joined:
+    """With references in phonemes where `tokenizer` is one of phonemes, in which CTC heads write."""
+    units = tokenizer.load(Path(settings.tokenizer)) if settings.tokenizer else None
+    if not isinstance(units, PhonemeTokenizer):
+        return joined
+    spoken = [
+        replace(each, ref=" ".join(speak(each.ref, units.config))) if isinstance(each.ref, str) else each
+        for each in joined.utterances
+    ]
+    return replace(joined, utterances=spoken)
 
 
 def _characters(split_ascii: bool, space: list[str], delete_hyphens: bool) -> Split:

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from asrllm.console import UserError
 from asrllm.text.llm_tokenizer import LlmTokenizer
+from asrllm.text.phonemes import PhonemeTokenizer
 from asrllm.text.tokenizer import CharacterTokenizer, LlmSubsetTokenizer, SentencePieceTokenizer
 
 
@@ -27,6 +28,11 @@ def spell_tokens(units: object, llm: LlmTokenizer) -> dict[int, list[int]]:
             known = set(units.characters)
             texts = {llm_id: text if " " in known else text.replace(" ", "") for llm_id, text in llm.strings.items()}
             return {llm_id: units.encode(text) for llm_id, text in texts.items() if known.issuperset(text)}
+        case PhonemeTokenizer():
+            raise UserError(
+                "CTC units that are phonemes cannot be joined with the tokens of the LLM without a lexicon: train the "
+                "tokenizer with type llm_subset or character, or decode without weights.ctc and weights.prior"
+            )
         case _:
             raise UserError(
                 f"CTC units of type {type(units).__name__} cannot be joined with the tokens of the LLM: "

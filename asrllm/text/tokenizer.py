@@ -1,4 +1,4 @@
-"""Units of the CTC head: characters, sentencepiece, or the LLM's own tokens, so that CTC and LLM share units.
+"""Units of the CTC head: characters, sentencepiece, phonemes, or the LLM's own tokens, which CTC and LLM then share.
 
 Id 0 is the blank in every kind. A tokenizer is trained on transcripts once, kept in a folder and loaded from there; it
 knows nothing of audio or models.
@@ -17,9 +17,12 @@ import sentencepiece
 
 from asrllm.config import Config
 from asrllm.console import UserError, write_atomically
+from asrllm.text import phonemes
 from asrllm.text.llm_tokenizer import LlmTokenizer
+from asrllm.text.phonemes import PhonemeConfig, PhonemeTokenizer
 
 BLANK = 0
+OOV_FILE = "oov.txt"  # of phonemes: words that no dictionary has, how often they occur, their phonemes
 
 
 class CharacterConfig(Config):
@@ -49,7 +52,7 @@ class LlmSubsetConfig(Config):
 
 
 TokenizerConfig = Annotated[
-    CharacterConfig | SentencePieceConfig | LlmSubsetConfig, pydantic.Field(discriminator="type")
+    CharacterConfig | SentencePieceConfig | LlmSubsetConfig | PhonemeConfig, pydantic.Field(discriminator="type")
 ]
 
 
@@ -68,7 +71,10 @@ class Tokenizer(Protocol):
         """Labels of a text, none of them the blank."""
 
     def decode(self, ids: list[int]) -> str:
-        """Text of labels; decode(encode(text)) == text for text made of known characters and single spaces."""
+        """Text of labels; decode(encode(text)) == text for text made of known characters and single spaces.
+
+        Phonemes alone are no spelling: they give themselves.
+        """
 
     def starts_word(self, label: int) -> bool:
         """Whether the label begins with a space, so that all words before it are complete."""
@@ -181,7 +187,13 @@ class LlmSubsetTokenizer:
 
 
 def characters(units: Tokenizer) -> CharacterTokenizer:
-    """The units that are single characters, as units of their own: a spelling of the same text."""
+    """The units that are single characters, as units of their own: a spelling of the same text.
+
+    Raises:
+        UserError: the units are phonemes.
+    """
+    if isinstance(units, PhonemeTokenizer):
+        raise UserError("model.intermediate_units is character, but the CTC units are phonemes: choose same")
     texts = (units.decode([label]) for label in range(1, units.size))
     return CharacterTokenizer(sorted({" ", *(text for text in texts if len(text) == 1 and text != "\u2047")}))
 
@@ -224,7 +236,7 @@ def llm_subset(llm: LlmTokenizer, texts: Iterable[str], min_count: int) -> list[
         pieces -= rare
 
 
-def train(config: CharacterConfig | SentencePieceConfig | LlmSubsetConfig, texts: list[str], folder: Path) -> None:
+def train(config: TokenizerConfig, texts: list[str], folder: Path) -> None:
     """Train a tokenizer on transcripts and keep it in `folder`, whole or not at all."""
     if not texts:
         raise UserError("no transcript to train the tokenizer on: the text file is empty")
@@ -240,10 +252,14 @@ def train(config: CharacterConfig | SentencePieceConfig | LlmSubsetConfig, texts
                 llm = LlmTokenizer(config.llm)
                 llm.save(temporary / "llm")
                 saved["llm_ids"] = llm_subset(llm, texts, config.min_count)
+            case PhonemeConfig():
+                saved |= config.model_dump() | {"phonemes": phonemes.inventory(config, texts)}
+                unlisted = ["\t".join(map(str, row)) for row in phonemes.out_of_vocabulary(config, texts)]
+                (temporary / OOV_FILE).write_text("".join(f"{row}\n" for row in unlisted), encoding="utf-8")
         (temporary / "tokenizer.json").write_text(json.dumps(saved, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def is_trained(folder: Path, config: CharacterConfig | SentencePieceConfig | LlmSubsetConfig, texts: list[str]) -> bool:
+def is_trained(folder: Path, config: TokenizerConfig, texts: list[str]) -> bool:
     """Whether `folder` holds the tokenizer of this configuration and text."""
     path = folder / "tokenizer.json"
     return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("trained_on") == _fingerprint(
@@ -291,7 +307,7 @@ def _train_sentencepiece(config: SentencePieceConfig, texts: list[str]) -> bytes
     return model.getvalue()
 
 
-def load(folder: Path) -> CharacterTokenizer | SentencePieceTokenizer | LlmSubsetTokenizer:
+def load(folder: Path) -> CharacterTokenizer | SentencePieceTokenizer | LlmSubsetTokenizer | PhonemeTokenizer:
     """The tokenizer that `train` kept in `folder`."""
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -304,5 +320,8 @@ def load(folder: Path) -> CharacterTokenizer | SentencePieceTokenizer | LlmSubse
             return SentencePieceTokenizer((folder / "model.spm").read_bytes())
         case "llm_subset":
             return LlmSubsetTokenizer(LlmTokenizer(str(folder / "llm")), saved["llm_ids"])
+        case "phoneme":
+            config = PhonemeConfig(type="phoneme", stress=saved["stress"], tones=saved["tones"])
+            return PhonemeTokenizer(config, saved["phonemes"])
         case other:
             raise UserError(f"{path}: unknown type {other!r}")
