@@ -5,7 +5,9 @@ definitions are ours. NSE says how evenly variance is spread over directions; PA
 CSAI what the frames tell about a word beyond its sounds. It knows arrays and labels, not models or files.
 """
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,10 +65,8 @@ def nse(frames: Floats, owners: Labels, seed: int = 0) -> Estimate:
         weights = counts[numbers].astype(float)
         kept = weights > 0
         drawn.append(spectral_entropy(frames[kept], weights[kept]))
-    least = FRAMES_PER_DIMENSION * frames.shape[1]
-    few = f"{len(frames)} frames, fewer than {least} (10 d): the value is too low" if len(frames) < least else ""
     interval = percentiles(drawn) if len(utterances) > 1 else None
-    return Estimate(spectral_entropy(frames), interval, few)
+    return Estimate(spectral_entropy(frames), interval, _few(*frames.shape))
 
 
 def nse_per_utterance(frames: Floats, owners: Labels) -> float:
@@ -93,7 +93,7 @@ def split(groups: Sequence[str], seed: int = 0, dev: float = 0.15, test: float =
     names = np.unique(np.asarray(groups))
     if len(names) < 3:
         raise UserError(
-            f"a probe wants three disjoint parts, but there are {len(names)} speakers or sentences: use a larger set"
+            f"a probe wants speakers (or sentences) for three disjoint parts, found {len(names)}: use a larger set"
         )
     order = np.random.default_rng(seed).permutation(len(names))
     n_test, n_dev = max(1, round(test * len(names))), max(1, round(dev * len(names)))
@@ -138,7 +138,13 @@ def prior_length(labels: Labels, parts: Split) -> Floats:
 
 
 def pai(
-    frames: Floats, phones: Labels, owners: Labels, speakers: Sequence[str], hidden: int = 0, seed: int = 0
+    frames: Floats,
+    phones: Labels,
+    owners: Labels,
+    speakers: Sequence[str],
+    hidden: int = 0,
+    seed: int = 0,
+    slots: Labels | None = None,
 ) -> tuple[Estimate, Estimate]:
     """Phonetic accessible information (CE_0 - CE_probe) / CE_0 on unseen speakers, and the probe's nats per frame.
 
@@ -152,14 +158,32 @@ def pai(
         speakers: (N,) of each frame.
         hidden: 0 for the linear probe, 512 for the capacity variant.
         seed: of split and probe.
+        slots: (N,) which probe reads a frame, where positions of one frame rate are read at another; None: one for all.
     """
     parts = split(speakers, seed)
-    costs, prior = code_length(frames, phones, parts, hidden, seed), prior_length(phones, parts)
+    costs, prior = np.empty(int(parts.test.sum())), prior_length(phones, parts)
+    for here in _slots(slots, parts):
+        share = Split(parts.train[here], parts.dev[here], parts.test[here])
+        costs[here[parts.test]] = code_length(frames[here], phones[here], share, hidden, seed)
     judged = owners[parts.test]
+    note = _few(int(parts.train.sum()), frames.shape[1])
     return (
-        _ratio(prior - costs, prior, judged, seed),
-        _ratio(costs, np.ones_like(costs), judged, seed),
+        _ratio(prior - costs, prior, judged, seed, note),
+        _ratio(costs, np.ones_like(costs), judged, seed, note),
     )
+
+
+def _slots(slots: Labels | None, parts: Split) -> list[NDArray[np.bool_]]:
+    """The frames of each slot; one for all where some part of a split has none of a slot."""
+    masks = [] if slots is None else [slots == each for each in np.unique(slots)]
+    if all((mask & part).any() for mask in masks for part in (parts.train, parts.dev, parts.test)) and masks:
+        return masks
+    return [np.ones(len(parts.train), dtype=bool)]
+
+
+def _few(count: int, dimensions: int) -> str:
+    least = FRAMES_PER_DIMENSION * dimensions
+    return f"{count} examples, fewer than {least} (10 d): the value is too low" if count < least else ""
 
 
 @dataclass(frozen=True)
@@ -199,27 +223,36 @@ def csai(words: Words, hidden: int = 128, seed: int = 0) -> tuple[Estimate, Esti
     real, control = cost(words.means), cost(words.means[exchanged])
     moved = float((exchanged != np.arange(len(exchanged))).mean())
     return (
-        _ratio(plain - real, plain, judged, seed),
+        _ratio(plain - real, plain, judged, seed, _few(int(parts.train.sum()), words.means.shape[1])),
         _ratio(plain - control, plain, judged, seed, f"{moved:.0%} of the tokens got another's frames"),
     )
 
 
-def allocation(character_nats: float, ctc_nats: float, llm_nats: float, text_nats: float) -> tuple[float, float]:
-    """R_enc and R_lm, all per reference character (ours).
+def character_nats(texts: Sequence[str]) -> Floats:
+    """H_0: -log p (U,) of each text and its end under the frequencies of characters and ends in all of them."""
+    counts = Counter(itertools.chain(*texts)) + Counter({"": len(texts)})
+    nats = {character: math.log(counts.total() / count) for character, count in counts.items()}
+    return np.array([nats[""] + sum(nats[character] for character in text) for text in texts])
+
+
+def allocation(characters: Floats, ctc: Floats, llm: Floats, text: Floats, seed: int = 0) -> tuple[Estimate, Estimate]:
+    """R_enc and R_lm (ours): shares of what the speech LLM knows beyond a character unigram.
 
     Args:
-        character_nats: H_0 of a character unigram.
-        ctc_nats: -log p_CTC(text | audio).
-        llm_nats: -log p_LLM(text | audio).
-        text_nats: -log p(text) of the LLM alone.
+        characters: (U,) nats of each utterance under a character unigram.
+        ctc: -log p_CTC(text | audio).
+        llm: -log p_LLM(text | audio).
+        text: -log p(text) of the LLM alone.
+        seed: of the bootstrap.
     """
-    gained = character_nats - llm_nats
-    if gained <= 0:
+    gained = characters - llm
+    if gained.sum() <= 0:
         raise UserError(
-            f"allocation: the speech LLM needs {llm_nats:.2f} nats per character, a character unigram "
-            f"{character_nats:.2f}: it has learned nothing that could be shared out"
+            f"allocation: the speech LLM needs {llm.sum():.0f} nats for all transcripts, a character unigram "
+            f"{characters.sum():.0f}: it has learned nothing that could be shared out"
         )
-    return (character_nats - ctc_nats) / gained, (character_nats - text_nats) / gained
+    owners = np.arange(len(gained))
+    return _ratio(characters - ctc, gained, owners, seed), _ratio(characters - text, gained, owners, seed)
 
 
 def posterior_entropy(log_probs: Floats) -> float:

@@ -6,7 +6,7 @@ that was made of it; of a projector that makes positions of some frames only (`p
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import torch
 
 from asrllm.batch import Batch
 from asrllm.console import UserError
-from asrllm.data import index
-from asrllm.data.dataset import Dataset
-from asrllm.data.sampler import BatchConfig
-from asrllm.experiment import Corpus, Experiment
+from asrllm.data import index, sampler
+from asrllm.data.dataset import Dataset, batches
+from asrllm.data.kaldi import Utterance
+from asrllm.data.sampler import BatchConfig, Lengths
+from asrllm.experiment import Corpus, Experiment, probe
 from asrllm.models.frontend import SAMPLE_RATE
 from asrllm.models.posterior import PosteriorProjector
 from asrllm.models.projector import LinearProjector, TransformerProjector
@@ -55,12 +56,36 @@ class Held:
         return positions[owners.clamp(min=0)], owners >= 0
 
 
-def corpus(data: Path) -> Corpus:
-    """A data directory as it is, at normal speed."""
-    utterances = index.read(data)
-    longest = max(BATCH_SECONDS, float(utterances.seconds.max(initial=0.0)))
-    limits = BatchConfig(max_seconds=longest, max_seconds_utterance=longest, jitter=0.0)
-    return Corpus(Dataset(utterances, SAMPLE_RATE), None, limits)
+class Audio:
+    """A data directory as it is, at normal speed, in batches that are always the same."""
+
+    def __init__(self, data: Path) -> None:
+        self.data, self.utterances = data, index.read(data)
+        longest = max(BATCH_SECONDS, float(self.utterances.seconds.max(initial=0.0)))
+        limits = BatchConfig(max_seconds=longest, max_seconds_utterance=longest, jitter=0.0)
+        self.corpus = Corpus(Dataset(self.utterances, SAMPLE_RATE), None, limits)
+        self.numbers = {each.utt_id: number for number, each in enumerate(self.utterances)}
+
+    def listed(self) -> dict[str, Utterance]:
+        """The utterances with their seconds, by id."""
+        pairs = zip(self.utterances, self.utterances.seconds.tolist(), strict=True)
+        return {each.utt_id: replace(each, seconds=seconds) for each, seconds in pairs}
+
+    def drawn(self, utterances: int, seed: int) -> Iterator[Batch]:
+        """A draw of utterances."""
+        return probe(self.corpus, utterances, seed)
+
+    def batches(self, utt_ids: Iterable[str] | None = None) -> Iterator[Batch]:
+        """These utterances, or all."""
+        chosen = np.array([self.numbers[utt_id] for utt_id in utt_ids or self.numbers])
+        plan = sampler.plan(Lengths(self.utterances.seconds[chosen]), self.corpus.batch, 0, 0)
+        return batches(self.corpus.dataset, [chosen[batch].tolist() for batch in map(list, plan)])
+
+    def one(self, utt_id: str | None) -> Batch:
+        """One utterance, the first if none is named."""
+        if utt_id is not None and utt_id not in self.numbers:
+            raise UserError(f"{self.data}: no utterance {utt_id!r} in it: it begins with {next(iter(self.numbers))}")
+        return self.corpus.dataset.batch([self.numbers[utt_id] if utt_id else 0], 0)
 
 
 def load(place: Path, device: torch.device) -> SpeechLLM:
@@ -71,10 +96,10 @@ def load(place: Path, device: torch.device) -> SpeechLLM:
 
 
 @torch.inference_mode()
-def listen(model: SpeechLLM, batches: Iterable[Batch], device: torch.device, layers: bool = False) -> Held:
+def listen(model: SpeechLLM, heard: Iterable[Batch], device: torch.device, layers: bool = False) -> Held:
     """Run encoder, CTC head and projector; with `layers` keep what each layer of the encoder gives, too."""
     held = Held()
-    for batch in batches:
+    for batch in heard:
         batch = batch.to(device)
         with _taps(model.encoder if layers else None) as taps:
             frames, lens = model.encode(batch)

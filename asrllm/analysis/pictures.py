@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from asrllm.analysis.listening import PROJECTOR
+from asrllm.analysis.panel import Panel
 from asrllm.analysis.scaling import Fit, Point
 from asrllm.console import write_atomically
 from asrllm.score.hallucination import Share
@@ -75,19 +77,17 @@ def heat_map(values: Floats, rows: Sequence[str], columns: Sequence[str], titles
     return figure
 
 
-def attention(maps: Floats, titles: Sequence[str], parts: Mapping[str, int], texts: Sequence[str] = ()) -> Figure:
+def attention(maps: Floats, titles: Sequence[str], parts: Mapping[str, int]) -> Figure:
     """Self-attention (M, L, L) as M panels: rows ask, columns are looked at; lines part prompt, audio and text.
 
     Args:
         maps: of a layer or a head each; every row sums to 1.
         titles: of the panels.
         parts: name -> positions, in their order; they sum to L.
-        texts: of the positions, shown where there is one panel.
     """
     across = math.ceil(math.sqrt(len(maps)))
     down = math.ceil(len(maps) / across)
-    width = 9.0 if len(maps) == 1 else 2.4
-    figure = Figure(figsize=(width * across, width * down), layout="constrained")
+    figure = Figure(figsize=(2.4 * across, 2.4 * down), layout="constrained")
     axes = np.atleast_1d(figure.subplots(down, across, squeeze=False)).ravel()
     ends = np.cumsum(list(parts.values()))
     centres = ends - np.array(list(parts.values())) / 2 - 0.5
@@ -97,9 +97,8 @@ def attention(maps: Floats, titles: Sequence[str], parts: Mapping[str, int], tex
             axis.axhline(end - 0.5, color="white", linewidth=0.6)
             axis.axvline(end - 0.5, color="white", linewidth=0.6)
         axis.set_title(title, fontsize=9)
-        shown = texts if len(maps) == 1 and texts else ()
-        axis.set_xticks(range(len(shown)) if shown else centres, shown or list(parts), fontsize=6, rotation=90)
-        axis.set_yticks(range(len(shown)) if shown else centres, shown or list(parts), fontsize=6)
+        axis.set_xticks(centres, list(parts), fontsize=6, rotation=90)
+        axis.set_yticks(centres, list(parts), fontsize=6)
     for axis in axes[len(maps) :]:
         axis.set_axis_off()
     return figure
@@ -124,6 +123,25 @@ def shares(rows: Mapping[str, Mapping[str, Mapping[str, Share]]]) -> Figure:
         axis.set_xticks(range(len(sets)), sets, fontsize=8)
         axis.set_ylabel(f"{kind}, %", fontsize=8)
     figure.axes[0].legend(fontsize="x-small")
+    return figure
+
+
+def panels(found: Mapping[str, Panel]) -> Figure:
+    """A panel for each figure, a dot with its interval for each experiment and site."""
+    names = list(dict.fromkeys(name for panel in found.values() for name in panel.figures))
+    figure = Figure(figsize=(11, 2.2 * math.ceil(len(names) / 3)), layout="tight")
+    axes = figure.subplots(math.ceil(len(names) / 3), 3, squeeze=False).ravel()
+    for axis, name in zip(axes, names, strict=False):
+        for number, panel in enumerate(found.values()):
+            for place, (site, each) in enumerate(panel.figures.get(name, {}).items()):
+                low, high = each.interval or (each.value, each.value)
+                errors = [[abs(each.value - low)], [abs(high - each.value)]]
+                mark = "s" if site == PROJECTOR else "o"
+                axis.errorbar([number + 0.15 * place], [each.value], errors, fmt=mark, color=f"C{number}")
+        axis.set_title(name, fontsize=9)
+        axis.set_xticks(range(len(found)), [Path(each).name for each in found], fontsize=6, rotation=20)
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
     return figure
 
 

@@ -3,10 +3,12 @@
 It knows fits, jumps and estimates; neither experiments nor pictures.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from asrllm.analysis.panel import Panel
 from asrllm.analysis.runs import Run
 from asrllm.analysis.scaling import Fit, budget_numbers, compute_ratio, reduction
 from asrllm.console import UserError
@@ -117,6 +119,25 @@ def _comparison(
         f"FLOPs at an error of {target:.2f} %, %",
     ]
     return data, f"## Against {first}\n\n" + markdown_table(head, rows)
+
+
+def panels(found: Mapping[str, Panel]) -> str:
+    """Figures by site, a column for each experiment; below, what to mind."""
+    keys = list(
+        dict.fromkeys((name, site) for panel in found.values() for name, at in panel.figures.items() for site in at)
+    )
+    rows, notes = [], []
+    for name, site in keys:
+        cells = []
+        for experiment, panel in found.items():
+            estimate = panel.figures.get(name, {}).get(site)
+            known = estimate is not None and math.isfinite(estimate.value)
+            cells.append(within(estimate.value, estimate.interval) if estimate and known else NONE)
+            if estimate is not None and estimate.note:
+                notes.append(f"- {name} {site} of `{experiment}`: {estimate.note}.".replace("  ", " "))
+        rows.append([f"{name}, {site}" if site else name, *cells])
+    blocks = [markdown_table(["", *(f"`{name}`" for name in found)], sorted(rows)), "\n".join(notes)]
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def emergence(found: Mapping[str, Emergence | None]) -> str:

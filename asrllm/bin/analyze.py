@@ -14,13 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from asrllm import console, dist
-from asrllm import experiment as experiments
-from asrllm.analysis import listening, pictures, runs, tables
+from asrllm.analysis import alignment, listening, pictures, runs, tables
+from asrllm.analysis import panel as panels
+from asrllm.analysis.alignment import Alignment
+from asrllm.analysis.attention import attention, looked_at
+from asrllm.analysis.entropy import Estimate
+from asrllm.analysis.listening import Audio
+from asrllm.analysis.panel import Settings
 from asrllm.analysis.scaling import fit
 from asrllm.console import UserError, write_atomically
+from asrllm.data.kaldi import Utterance
 from asrllm.experiment import Experiment
 from asrllm.score import results
 from asrllm.score.scoring import RATE
@@ -67,6 +74,23 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--utterances", type=int, default=CkaConfig().utterances, help="drawn from the data (300)")
     one.add_argument("--frames", type=int, default=CkaConfig().frames, help="drawn from these utterances (20000)")
 
+    one = command("entropy", "how encoder and LLM share the work: NSE, PAI, CSAI, CTC entropy, allocation ratios")
+    one.add_argument("experiments", type=Path, nargs="+", metavar="EXP", help="experiments, compared on equal terms")
+    _data(one)
+    one.add_argument(
+        "--aligner", type=Path, metavar="EXP", help="whose CTC head aligns the audio for all (the first EXP)"
+    )
+    one.add_argument("--units", type=Path, metavar="CTM", help="times of phones, in the place of an aligner")
+    one.add_argument("--words", type=Path, metavar="CTM", help="times of words, beside --units")
+    one.add_argument("--frames", type=int, default=Settings().frames, help="that NSE and probes read (20000)")
+    one.add_argument("--min_count", type=int, default=Settings().min_count, help="of a word that CSAI asks for (20)")
+
+    one = command("attention", "what the LLM looks at in one utterance: weights by layer and head, shares by piece")
+    one.add_argument("experiment", type=Path, metavar="EXP")
+    _data(one)
+    one.add_argument("--utterance", metavar="ID", help="of the data (its first)")
+    one.add_argument("--layers", type=int, nargs="+", metavar="N", help="from 1; of these every head is drawn (all)")
+
     one = command("hallucination", "text that nobody said: shares with exact intervals over decoded sets")
     one.add_argument("--exp", type=Path, required=True, help="folder of the experiments")
     one.add_argument(
@@ -85,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do one command."""
     args = parser().parse_args(argv)
     run = {"scaling": _scaling, "emergence": _emergence, "drift": _drift, "hallucination": _hallucination}
+    run |= {"entropy": _entropy, "attention": _attention}
     run[args.command](args)
 
 
@@ -146,10 +171,10 @@ def _emergence(args: argparse.Namespace) -> None:
 
 def _drift(args: argparse.Namespace) -> None:
     device = dist.start(args.ngpu)
-    corpus = listening.corpus(args.data)
+    corpus = Audio(args.data)
     held = []
     for place in args.places:
-        batches = experiments.probe(corpus, args.utterances, args.seed)
+        batches = corpus.drawn(args.utterances, args.seed)
         held.append(listening.listen(listening.load(place, device), batches, device, layers=True))
     one, other = held
     values = np.full((len(one.sites), len(other.sites)), np.nan)
@@ -170,6 +195,70 @@ def _drift(args: argparse.Namespace) -> None:
     figures = {"rows": one.sites, "columns": other.sites, "cka": values.tolist()}
     figure = pictures.heat_map(values, one.sites, other.sites, (names[0], names[1]))
     _write(args, text, {"experiments": names, "frames": len(lefts[0]), **figures}, figure)
+
+
+def _entropy(args: argparse.Namespace) -> None:
+    if (args.units is None) != (args.words is None):
+        raise UserError("entropy: --units and --words are given together, or neither of them")
+    device = dist.start(args.ngpu)
+    corpus = Audio(args.data)
+    utterances = corpus.listed()
+    settings = Settings(args.frames, args.min_count, args.seed)
+    aligned = _aligned(args, corpus, utterances, device)
+    found = {}
+    for place in args.experiments:
+        model = listening.load(place, device)
+        held = listening.listen(model, corpus.batches(aligned), device)
+        panel = panels.measure(held, [utterances[utt_id] for utt_id in held.utt_ids], aligned, settings)
+        if model.llm is not None:
+            panels.allocate(panel, model, corpus.batches(aligned), device, args.seed)
+        found[str(place)] = panel
+    values = {name: {key: _estimates(at) for key, at in panel.figures.items()} for name, panel in found.items()}
+    _write(args, tables.panels(found), values, pictures.panels(found))
+
+
+def _estimates(at: dict[str, Estimate]) -> dict[str, Any]:
+    return {site or "model": asdict(estimate) for site, estimate in at.items()}
+
+
+def _aligned(
+    args: argparse.Namespace, corpus: Audio, utterances: dict[str, Utterance], device: torch.device
+) -> dict[str, Alignment]:
+    """One alignment for all experiments; that of a CTC head is kept beside the figures."""
+    if args.units is not None:
+        aligned, where = alignment.read(args.units, args.words), str(args.units)
+        alignment.check(aligned, {name: each.seconds or 0.0 for name, each in utterances.items()}, where)
+        return {name: aligned[name] for name in utterances}
+    model = listening.load(args.aligner or args.experiments[0], device)
+    aligned = alignment.by_ctc(model, corpus.batches(), device)
+    alignment.write(aligned, args.out / "units.ctm", args.out / "words.ctm")
+    return aligned
+
+
+def _attention(args: argparse.Namespace) -> None:
+    device = dist.start(args.ngpu)
+    corpus = Audio(args.data)
+    batch = corpus.one(args.utterance)
+    weights, pieces = attention(listening.load(args.experiment, device), batch.to(device))
+    heads = weights.shape[1]
+    for layer in args.layers or range(1, len(weights) + 1):
+        if not 1 <= layer <= len(weights):
+            raise UserError(f"--layers {layer}: the LLM has layers 1 to {len(weights)}")
+        titles = [f"layer {layer}, head {head}" for head in range(1, heads + 1)]
+        pictures.save(pictures.attention(weights[layer - 1], titles, pieces), args.out / f"layer-{layer:02}.png")
+    shares = looked_at(weights, pieces)
+    rows = [
+        [f"layer {layer}", *(f"{100 * share[layer - 1].mean():.1f}" for share in shares.values())]
+        for layer in range(1, len(weights) + 1)
+    ]
+    said = " + ".join(f"{size} {name}" for name, size in pieces.items())
+    text = (
+        f"`{batch.utt_ids[0]}` ({batch.texts[0]}): {said} positions; where the transcript's positions look, %, mean of "
+    )
+    text += f"{heads} heads\n\n" + results.markdown_table(["", *shares], rows) + "\n"
+    values = {"utterance": batch.utt_ids[0], "pieces": pieces, "shares": {k: v.tolist() for k, v in shares.items()}}
+    titles = [f"layer {layer}" for layer in range(1, len(weights) + 1)]
+    _write(args, text, values, pictures.attention(weights.mean(1), titles, pieces))
 
 
 def _hallucination(args: argparse.Namespace) -> None:

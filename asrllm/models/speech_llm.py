@@ -215,8 +215,33 @@ class SpeechLLM(nn.Module):
     def llm_log_probs(self, batch: Batch) -> torch.Tensor:
         """What the LLM gives (targets, V) at each token of the transcripts and their ends, all in a row."""
         frames, lens = self.encode(batch)
-        hidden, *_ = self._at_targets(batch, frames, lens, None)
+        hidden, _ = self._at_targets(batch, *self._speech(frames, lens, None))
         return llms.logits(self.llm, hidden).float().log_softmax(-1)
+
+    def nats(self, batch: Batch, listens: bool = True) -> torch.Tensor:
+        """-log p (B,) of each transcript and its end by the LLM after its prompt, with the speech if it `listens`."""
+        if listens:
+            speech, lens = self._speech(*self.encode(batch), None)
+        else:
+            lens = torch.zeros(len(batch), dtype=torch.int64, device=self.llm.device)
+            speech = torch.zeros(len(batch), 0, llms.width(self.llm), device=self.llm.device)
+        hidden, gold = self._at_targets(batch, speech, lens)
+        nats = [
+            nn.functional.cross_entropy(llms.logits(self.llm, piece).float(), tokens, reduction="none")
+            for piece, tokens in zip(hidden.split(TARGETS_AT_ONCE), gold.split(TARGETS_AT_ONCE), strict=True)
+        ]
+        sizes = [len(row) for row in self._transcripts(batch)]
+        return torch.stack([row.sum() for row in torch.cat(nats).split(sizes)])
+
+    def row(self, batch: Batch) -> tuple[torch.Tensor, dict[str, int]]:
+        """What the LLM reads of a batch of one: embeddings (L, H), and the positions of each piece, in their order."""
+        prompt, [transcript] = self._prompt(), self._transcripts(batch)
+        speech, lens = self._in_row(*self._speech(*self.encode(batch), None))
+        own = prefix.join(self.llm, prompt, speech, lens, [transcript[:-1]])
+        embeds = torch.cat([prefix.before(self.llm, prompt, own.embeds), own.embeds])
+        texts = {"after": len(prompt.after), "transcript": len(transcript) - 1}
+        audio = own.lens[0] - sum(texts.values())
+        return embeds, {"before": len(prompt.before), "audio": audio, **texts}
 
     def _encode(self, batch: Batch, taps: bool) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         if batch.frames is not None and batch.frame_lens is not None:
@@ -241,7 +266,8 @@ class SpeechLLM(nn.Module):
 
     def _llm_loss(self, batch: Batch, frames: torch.Tensor, lens: torch.Tensor, log_probs: torch.Tensor | None) -> Loss:
         """Cross-entropy of the transcript and its end token; logits at those positions only, some at a time."""
-        hidden, gold, speech_lens = self._at_targets(batch, frames, lens, log_probs)
+        speech, speech_lens = self._speech(frames, lens, log_probs)
+        hidden, gold = self._at_targets(batch, speech, speech_lens)
         pieces = list(zip(hidden.split(TARGETS_AT_ONCE), gold.split(TARGETS_AT_ONCE), strict=True))
         if len(pieces) == 1 or not hidden.requires_grad:
             sums = [self._cross_entropy(*piece) for piece in pieces]
@@ -256,21 +282,20 @@ class SpeechLLM(nn.Module):
         return nn.functional.cross_entropy(scores, gold, reduction="sum"), (scores.argmax(-1) == gold).sum()
 
     def _at_targets(
-        self, batch: Batch, frames: torch.Tensor, lens: torch.Tensor, log_probs: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Final hidden states (targets, H) that predict the transcripts and their ends, those tokens (targets,), and
-        the speech positions (B,)."""
+        self, batch: Batch, speech: torch.Tensor, speech_lens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Final hidden states (targets, H) that predict the transcripts and their ends, and those tokens (targets,)."""
         transcripts = self._transcripts(batch)
-        speech, speech_lens = self._speech(frames, lens, log_probs)
-        heard = None if self.cross is None else self.cross.listen(speech, speech_lens)
+        hears = self.cross is not None and speech.shape[1] > 0
+        heard = self.cross.listen(speech, speech_lens) if hears and self.cross is not None else None
         row = self._in_row(speech, speech_lens)
         sequence = prefix.join(self.llm, self._prompt(), *row, [row[:-1] for row in transcripts])
         hidden = prefix.body(self.llm, self._prompt(), sequence, heard)
         # The tokens of a transcript are predicted at the last positions of its utterance.
         ends = itertools.accumulate(sequence.lens)
         where = [torch.arange(end - len(row), end) for end, row in zip(ends, transcripts, strict=True)]
-        gold = torch.tensor([token for row in transcripts for token in row], device=frames.device)
-        return hidden[torch.cat(where).to(frames.device)], gold, speech_lens
+        gold = torch.tensor([token for row in transcripts for token in row], device=speech.device)
+        return hidden[torch.cat(where).to(speech.device)], gold
 
     def _labels(self, batch: Batch, lower: bool = False) -> list[list[int]]:
         units = self.language.lower_units if lower else self.language.units

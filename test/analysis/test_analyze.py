@@ -137,7 +137,6 @@ def test_drift_of_a_snapshot_is_what_the_swaps_measure(work: Path) -> None:
     import torch
 
     from asrllm.analysis import listening
-    from asrllm.experiment import validation
     from asrllm.train.cka import linear_cka, pool
 
     snapshot = f"{ENCODER}/snapshots/step-40"
@@ -147,10 +146,36 @@ def test_drift_of_a_snapshot_is_what_the_swaps_measure(work: Path) -> None:
         model = listening.load(Path(place), torch.device("cpu"))
         with torch.no_grad():
             outputs.append(
-                pool([model.encode(batch) for batch in validation(listening.corpus(Path("dump/test")))], 20000, 0)
+                pool([model.encode(batch) for batch in listening.Audio(Path("dump/test")).batches()], 20000, 0)
             )
     assert found["cka"][0][0] == pytest.approx(linear_cka(*outputs), abs=1e-6)
     assert 0 < found["cka"][0][0] < 1 and found["frames"] == len(outputs[0])
+
+
+def test_entropy_is_the_same_from_the_ctm_files_that_it_wrote(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [JOINT, "--data", "dump/train", "--min_count", "10"]
+    assert "three disjoint parts" in refused(capsys, "analyze", ["entropy", *options, "--out", "out"])[0]
+    rewrite("dump/train/utt2spk", lambda lines: [f"{line.split()[0]} s{n % 6}\n" for n, line in enumerate(lines)])
+    found = values("entropy", *options)
+    assert (
+        found[JOINT]["PAI"]["encoder"]["value"] > 0.5 > abs(found[JOINT]["PAI, frames exchanged"]["encoder"]["value"])
+    )
+    shutil.copytree("out", "times")
+    times = ["--units", "times/units.ctm", "--words", "times/words.ctm"]
+    again = values("entropy", *options, ENCODER, *times)
+    assert again[JOINT] == found[JOINT]
+    assert again[ENCODER]["PAI"] == {"encoder": found[JOINT]["PAI"]["encoder"]}  # the same encoder, and no projector
+    said = refused(capsys, "analyze", ["entropy", JOINT, "--data", "dump/test", *times, "--out", "new"])[0]
+    assert "does not match the audio: 12 utterances have no alignment" in said
+
+
+def test_attention_draws_the_utterance_that_is_named(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = values("attention", JOINT, "--data", "dump/test", "--utterance", "s1-test03", "--layers", "2")
+    assert found["utterance"] == "s1-test03" and Path("out/layer-02.png").is_file()
+    assert not Path("out/layer-01.png").exists()
+    options = ["attention", JOINT, "--data", "dump/test", "--out", "new"]
+    assert "no utterance 'x' in it" in refused(capsys, "analyze", [*options, "--utterance", "x"])[0]
+    assert "has layers 1 to 2" in refused(capsys, "analyze", [*options, "--layers", "3"])[0]
 
 
 def test_emergence_says_what_training_said(work: Path) -> None:

@@ -124,9 +124,18 @@ def test_csai_is_zero_where_frames_tell_the_sounds_alone() -> None:
 
 
 def test_allocation_ratios() -> None:
-    assert entropy.allocation(3.0, 1.0, 0.5, 2.0) == pytest.approx((0.8, 0.4))
+    sizes = np.array([10.0, 20.0, 30.0])  # of utterances
+    characters, ctc, llm, text = (nats * sizes for nats in (3.0, 1.0, 0.5, 2.0))
+    encoder, language = entropy.allocation(characters, ctc, llm, text)
+    assert (encoder.value, language.value) == pytest.approx((0.8, 0.4))
+    assert encoder.interval == pytest.approx((0.8, 0.8))
     with pytest.raises(UserError, match="learned nothing"):
-        entropy.allocation(3.0, 1.0, 3.5, 2.0)
+        entropy.allocation(characters, ctc, 3.5 * sizes, text)
+
+
+def test_character_nats_are_those_of_the_frequencies_and_ends() -> None:
+    """aab and b: of 3 + 1 characters and 2 ends, a is 1/3, b 1/3, an end 1/3."""
+    assert entropy.character_nats(["aab", "b"]) == pytest.approx([4 * math.log(3), 2 * math.log(3)])
 
 
 def test_posterior_entropy_is_one_when_flat() -> None:
