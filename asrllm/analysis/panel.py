@@ -7,7 +7,7 @@ holds to an alignment; the measures themselves are in `asrllm.analysis.entropy`.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from asrllm.data.kaldi import Utterance
 from asrllm.models.ctc import ctc_loss
 from asrllm.models.speech_llm import SpeechLLM
 
+CONTROL = 0.1  # the control is not near 0 beyond this
 NEIGHBOURS = 2  # phones on either side that both probes of CSAI read
 
 
@@ -81,6 +82,9 @@ def measure(
             panel.add("CSAI", site, Estimate(float("nan"), None, note))
         else:
             found, control = entropy.csai(words, seed=settings.seed)
+            if abs(control.value) > CONTROL:
+                note = f"with frames exchanged it is {control.value:.2f}, not near 0: give the probe more words"
+                found = replace(found, note="; ".join(filter(None, [found.note, note])))
             panel.add("CSAI", site, found)
             panel.add("CSAI, frames exchanged", site, control)
     panel.add("CTC entropy", "", Estimate(entropy.posterior_entropy(pooled(held.log_probs)), None))

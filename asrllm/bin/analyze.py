@@ -213,6 +213,8 @@ def _entropy(args: argparse.Namespace) -> None:
         if model.llm is not None:
             panels.allocate(panel, model, corpus.batches(aligned), device, args.seed)
         found[str(place)] = panel
+    if args.units is None:
+        alignment.write(aligned, args.out / "units.ctm", args.out / "words.ctm")
     values = {name: {key: _estimates(at) for key, at in panel.figures.items()} for name, panel in found.items()}
     _write(args, tables.panels(found), values, pictures.panels(found))
 
@@ -224,15 +226,13 @@ def _estimates(at: dict[str, Estimate]) -> dict[str, Any]:
 def _aligned(
     args: argparse.Namespace, corpus: Audio, utterances: dict[str, Utterance], device: torch.device
 ) -> dict[str, Alignment]:
-    """One alignment for all experiments; that of a CTC head is kept beside the figures."""
+    """One alignment for all experiments."""
     if args.units is not None:
         aligned, where = alignment.read(args.units, args.words), str(args.units)
         alignment.check(aligned, {name: each.seconds or 0.0 for name, each in utterances.items()}, where)
         return {name: aligned[name] for name in utterances}
     model = listening.load(args.aligner or args.experiments[0], device)
-    aligned = alignment.by_ctc(model, corpus.batches(), device)
-    alignment.write(aligned, args.out / "units.ctm", args.out / "words.ctm")
-    return aligned
+    return alignment.by_ctc(model, corpus.batches(), device)
 
 
 def _attention(args: argparse.Namespace) -> None:
