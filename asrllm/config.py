@@ -106,15 +106,26 @@ def _override(tree: dict[str, Any], item: str) -> None:
     key, equals, text = item.partition("=")
     if not equals:
         raise UserError(f"--set {item}: expected key.sub=value")
+    place: Any = tree
     *parents, last = key.split(".")
     for name in parents:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
+        if isinstance(place, list):
+            place = place[_entry(place, name, item)]
+        else:
+            place = place.setdefault(name, {})
+        if not isinstance(place, (dict, list)):
             raise UserError(f"--set {item}: {name} holds a value, not a mapping")
     try:
-        tree[last] = yaml.load(text, _Loader)
+        place[_entry(place, last, item) if isinstance(place, list) else last] = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"--set {item}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _entry(entries: list[Any], name: str, item: str) -> int:
+    """The entry of a list that a number in a key names, counted from 0 as in the faults that are reported."""
+    if not (name.isdigit() and int(name) < len(entries)):
+        raise UserError(f"--set {item}: {name}: expected a number from 0 to {len(entries) - 1}, that of an entry")
+    return int(name)
 
 
 def _sentence(fault: Any, names: set[str]) -> str:

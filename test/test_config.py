@@ -143,6 +143,15 @@ def test_set_overrides_one_key(tmp_path: Path) -> None:
     assert "--set name=[: not valid YAML" in faults(tmp_path, CONV, "name=[")
 
 
+def test_set_finds_entries_of_a_list_by_number(tmp_path: Path) -> None:
+    listed = CONV + "betas: [0.5, 0.6]\n"
+    assert load(tmp_path, listed, "betas.1=0.9").betas == (0.5, 0.9)
+    for number in ("2", "x", "-1"):
+        said = f"--set betas.{number}=1: {number}: expected a number from 0 to 1"
+        assert said in faults(tmp_path, listed, f"betas.{number}=1")
+    assert "--set betas.0.a=1: 0 holds a value" in faults(tmp_path, listed, "betas.0.a=1")
+
+
 @pytest.mark.parametrize("name", ["train_encoder", "train_align"])
 def test_the_resolved_file_reads_back_equal(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -128,6 +128,7 @@ def test_every_configuration_of_a_recipe_is_valid(recipe: Path) -> None:
         "zero": "decode",
         "rescore": "rescore",
         "tune": "tune",
+        "ladder": "ladder",
     }
     files = sorted(recipe.glob("conf/**/*.yaml"))
     bases = {Path(name).name for file in files for name in re.findall(r"(?m)^base: *(\S+)", file.read_text())}

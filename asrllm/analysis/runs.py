@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asrllm.analysis.ladder import LADDER_FILE
 from asrllm.analysis.scaling import Point
 from asrllm.console import UserError
 from asrllm.experiment import Experiment
 from asrllm.score.scoring import SetScore, Unit, read_score
-
-LADDER_FILE = "ladder.json"  # what asrllm.bin.ladder writes: schedule, budget, seed, experiment and FLOPs of each run
 
 
 @dataclass(frozen=True)
