@@ -173,7 +173,7 @@ def new_model(config: ExperimentConfig, units: Path) -> SpeechLLM:
         other = Path(source)
         path = other / "weights.safetensors"
         tensors = checkpoint.read_weights(path)
-        if part in ("ctc", "projector"):
+        if part in ("ctc", "decoder", "projector"):
             home = other.parent.parent if other.parent.name == "snapshots" else other
             _same_units(home / "tokenizer", units, f"stage.init.{part}")
         checkpoint.load_part(model.parts[part], tensors, part, str(path))
@@ -198,9 +198,9 @@ def _check_swaps(swaps: SwapConfig, config: ExperimentConfig, model: SpeechLLM, 
 
 
 def _check_losses(config: ExperimentConfig) -> None:
-    known = list(LOSSES) if config.model.llm else [name for name in LOSSES if name != "llm"]
-    if not config.model.encoder.intermediate_layers:
-        known.remove("ctc_intermediate")
+    model = config.model
+    wanted = {"llm": model.llm, "attention": model.decoder, "ctc_intermediate": model.encoder.intermediate_layers}
+    known = [name for name in LOSSES if wanted.get(name, True)]
     for number, phase in enumerate(config.stage.phases):
         for name in phase.losses:
             if name not in known:

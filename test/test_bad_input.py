@@ -171,6 +171,12 @@ TRAINING = {
         phases("steps: 1, train: {ctc: 1.0}, losses: {llm: 1.0}"),
         "stage.phases.0.losses: this model has no loss 'llm': it has ctc",
     ),
+    "attention without a decoder": (
+        "train_encoder",
+        lambda: None,
+        phases("steps: 1, train: {ctc: 1.0}, losses: {attention: 1.0}"),
+        "stage.phases.0.losses: this model has no loss 'attention': it has ctc",
+    ),
     "empty phase": (
         "train_encoder",
         lambda: None,

@@ -30,11 +30,15 @@ class RotaryAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, frames: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """frames (B, T, D), mask (B, T) True on real frames, positions from `rotary_table`; gives (B, T, D)."""
+        """frames (B, T, D), mask (B, T) True on real frames, positions from `rotary_table`; gives (B, T, D).
+
+        Where the mask is (B or 1, T, T), a frame sees what is True in its row.
+        """
         query, key, value = self.inputs(frames).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key = _turn(query, positions), _turn(key, positions)  # (B, heads, T, D / heads)
         drop = self.dropout if self.training else 0.0
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value, mask[:, None, None], dropout_p=drop)
+        seen = mask[:, None, None] if mask.ndim == 2 else mask[:, None]
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, seen, dropout_p=drop)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 

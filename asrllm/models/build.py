@@ -8,6 +8,7 @@ from torch import nn
 
 from asrllm.config import Config
 from asrllm.console import UserError
+from asrllm.models.attention_decoder import AttentionDecoder, DecoderConfig
 from asrllm.models.conformer import Conformer, ConformerConfig
 from asrllm.models.cross_attention import CrossAttention, CrossAttentionConfig
 from asrllm.models.ctc import CtcHead
@@ -41,6 +42,7 @@ class ModelConfig(Config):
     """The parts of a model; without `llm` it is an encoder with a CTC head."""
 
     encoder: ConformerConfig | PretrainedConfig = pydantic.Field(discriminator="type")
+    decoder: DecoderConfig | None = None  # for the loss `attention`
     projector: ProjectorConfig | None = None
     llm: LlmConfig | None = None
     interface: PrefixConfig | CrossAttentionConfig = pydantic.Field(default=PrefixConfig(), discriminator="type")
@@ -65,7 +67,7 @@ class ModelConfig(Config):
     @property
     def parts(self) -> list[str]:
         """The names of the parts that `build` makes."""
-        names = ["encoder", "ctc"]
+        names = ["encoder", "ctc", *(["decoder"] if self.decoder else [])]
         if self.llm is not None:
             names += ["projector", "llm", *(["llm.lora"] if self.llm.lora else [])]
             names += ["cross"] if self.interface.type == "cross_attention" else []
@@ -99,15 +101,16 @@ def _build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
     lower = characters(units) if config.intermediate_units == "character" else units
     lower_size = None if lower is units else lower.size
     ctc = CtcHead(encoder.dim, units.size, lower_size, blank_penalty=config.blank_penalty)
+    decoder = AttentionDecoder(config.decoder, encoder.dim, units.size) if config.decoder else None
     if config.llm is None or config.projector is None:
-        return SpeechLLM(Language(units, lower, None, None), encoder, ctc, None, None)
+        return SpeechLLM(Language(units, lower, None, None), encoder, ctc, None, None, decoder=decoder)
     llm = load_llm(config.llm)
     tokens = LlmTokenizer(config.llm.model)
     projector = _projector(config.projector, encoder.dim, llm, units, tokens)
     adapters = attach(llm, config.llm.lora) if config.llm.lora else None
     language = Language(units, lower, tokens, tokenize(config.prompt, tokens))
     cross = CrossAttention(config.interface, llm) if config.interface.type == "cross_attention" else None
-    return SpeechLLM(language, encoder, ctc, projector, llm, adapters, cross)
+    return SpeechLLM(language, encoder, ctc, projector, llm, adapters, cross, decoder)
 
 
 def _projector(config: ProjectorConfig, dim: int, llm: Any, units: Tokenizer, tokens: LlmTokenizer) -> nn.Module:

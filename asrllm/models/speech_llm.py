@@ -1,4 +1,4 @@
-"""SpeechLLM: named parts (encoder, ctc, projector, llm, llm.lora, cross) and the losses and prefixes made from them.
+"""SpeechLLM: named parts (encoder, ctc, decoder, projector, llm, llm.lora, cross), losses and prefixes made from them.
 
 It never freezes a part, never reads a training plan, never touches a path.
 """
@@ -15,6 +15,7 @@ from asrllm.batch import Batch, Loss, pad, repeat
 from asrllm.flops import Flops, Work, longest, matrices
 from asrllm.models import llm as llms
 from asrllm.models import packing, prefix
+from asrllm.models.attention_decoder import AttentionDecoder
 from asrllm.models.cross_attention import CrossAttention, Heard
 from asrllm.models.ctc import CtcHead, consistency_loss, ctc_loss
 from asrllm.models.posterior import PosteriorProjector
@@ -22,7 +23,7 @@ from asrllm.text.llm_tokenizer import LlmTokenizer
 from asrllm.text.prompt import Prompt
 from asrllm.text.tokenizer import Tokenizer
 
-LOSSES = ("ctc", "cr_ctc", "ctc_intermediate", "llm")
+LOSSES = ("ctc", "cr_ctc", "ctc_intermediate", "attention", "llm")
 TARGETS_AT_ONCE = 1024  # with logits: 0.6 GB in float32 for a vocabulary of 150,000
 
 
@@ -39,7 +40,8 @@ class Language:
 class SpeechLLM(nn.Module):
     """A speech encoder with a CTC head, and, if given, a projector into an LLM, adapters and cross-attention in that.
 
-    Speech lies in the row that the LLM reads or, where there is cross-attention, is heard by that.
+    Speech lies in the row that the LLM reads or, where there is cross-attention, is heard by that. An attention
+    decoder, if given, is there for the loss `attention` alone.
     """
 
     def __init__(
@@ -51,12 +53,13 @@ class SpeechLLM(nn.Module):
         llm: nn.Module | None,
         adapters: nn.Module | None = None,
         cross: CrossAttention | None = None,
+        decoder: AttentionDecoder | None = None,
     ) -> None:
         super().__init__()
         self.language = language
         self.encoder: Any = encoder
         self.ctc, self.projector, self.adapters = ctc, projector, adapters
-        self.cross = cross
+        self.cross, self.decoder = cross, decoder
         self.recomputed: set[str] = set()  # parts whose blocks run again for their gradient
         self.llm: Any = llm
         if llm is not None:
@@ -65,8 +68,8 @@ class SpeechLLM(nn.Module):
     @property
     def parts(self) -> dict[str, nn.Module]:
         """The parts that are there, by name."""
-        named = {"encoder": self.encoder, "ctc": self.ctc, "projector": self.projector, "llm": self.llm}
-        named |= {"llm.lora": self.adapters, "cross": self.cross}
+        named = {"encoder": self.encoder, "ctc": self.ctc, "decoder": self.decoder, "projector": self.projector}
+        named |= {"llm": self.llm, "llm.lora": self.adapters, "cross": self.cross}
         return {name: part for name, part in named.items() if part is not None}
 
     @property
@@ -95,9 +98,10 @@ class SpeechLLM(nn.Module):
     def forward(self, batch: Batch, losses: tuple[str, ...]) -> dict[str, Loss]:
         """The losses asked for, each summed over its targets.
 
-        With `cr_ctc` in training every utterance is encoded twice, each time with masks and dropout of its own, and the
-        CTC losses are means over both views. `cr_ctc` is counted in CTC labels, so that beside `ctc` of weight 1 its
-        weight is the paper's alpha; in evaluation mode, where both views would be equal, it is 0 and costs nothing.
+        With `cr_ctc` in training every utterance is encoded twice, each time with masks and dropout of its own, and all
+        losses but the LLM's, which has the first view, are means over both. `cr_ctc` is counted in CTC labels, so that
+        beside `ctc` of weight 1 its weight is the paper's alpha; in evaluation mode, where both views would be equal,
+        it is 0 and costs nothing.
         """
         views = self._views(losses)
         frames, lens, taps = self._encode(repeat(batch, views), "ctc_intermediate" in losses)
@@ -113,6 +117,10 @@ class SpeechLLM(nn.Module):
             labels = self._labels(batch, lower=True) * views
             each = [ctc_loss(self.ctc.intermediate(tap), lens, labels) / views for tap in taps]
             made["ctc_intermediate"] = Loss(torch.stack(each).mean(), counts["ctc_intermediate"])
+        if "attention" in losses:
+            assert self.decoder is not None, "no attention decoder in this experiment"
+            total, correct = self.decoder.loss(frames, lens, self._labels(batch) * views)
+            made["attention"] = Loss(total / views, counts["attention"], correct / views)
         if "llm" in losses:
             first = slice(len(batch))
             seen = None if log_probs is None else log_probs[first]
@@ -128,7 +136,8 @@ class SpeechLLM(nn.Module):
         for name in losses:
             lower = name == "ctc_intermediate"
             rows = self._transcripts(batch) if name == "llm" else self._labels(batch, lower)
-            counts[name] = sum(max(1, len(row)) for row in rows)
+            ends = name == "attention"  # the LLM's transcripts hold theirs
+            counts[name] = sum(max(1, len(row) + ends) for row in rows)
         return counts
 
     def work(self, batch: Batch, losses: tuple[str, ...], speech_lens: torch.Tensor | None = None) -> list[Work]:
@@ -152,6 +161,11 @@ class SpeechLLM(nn.Module):
         for intermediate in heads:
             flops = self.ctc.flops(seen, intermediate), self.ctc.flops(longest(seen), intermediate)
             done.append(Work("ctc", *flops, below))
+        if "attention" in losses:
+            decoder: Any = self.decoder
+            said = torch.tensor([len(row) + 1 for row in self._labels(batch)]).repeat(self._views(losses))
+            flops = decoder.flops(seen, said), decoder.flops(longest(seen), longest(said))
+            done.append(Work("decoder", *flops, below))
         if "llm" in losses:
             done += self._llm_work(batch, frames, speech_lens, below | {"ctc"} if reads_ctc else below)
         return done

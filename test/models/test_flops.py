@@ -17,6 +17,7 @@ from toy_speech_llm import SHORTENING, projector
 from asrllm.batch import Batch
 from asrllm.flops import Flops
 from asrllm.models import llm as llms
+from asrllm.models.attention_decoder import AttentionDecoder, DecoderConfig
 from asrllm.models.conformer import Conformer, ConformerConfig
 from asrllm.models.ctc import CtcHead
 from asrllm.models.lora import LoraConfig, attach
@@ -154,6 +155,19 @@ def test_projector_that_shortens(kind: str, upstream: bool) -> None:
     check(into, lambda: into(frames, lens)[0], flops, upstream)
 
 
+@pytest.mark.parametrize("upstream", [False, True])
+def test_attention_decoder(upstream: bool) -> None:
+    """The units after one, which a causal mask hides, are multiplied as well."""
+    config = DecoderConfig(layers=2, dim=24, heads=2, feed_forward=40)
+    decoder = AttentionDecoder(config, 16, 30).eval()
+    frames, lens = torch.randn(2, 50, 16, requires_grad=upstream), torch.tensor([50, 50])
+    labels = torch.randint(1, 30, (2, 11))
+    hidden = Flops(products=2.0 * config.layers * config.dim * 2 * 12**2)
+    flops = decoder.flops(lens, torch.tensor([12, 12])) + hidden
+    found = counted(lambda: decoder(frames, lens, labels), backward=True)
+    assert found == pytest.approx(flops.step(True, upstream), rel=0.02)
+
+
 class Letters:
     """Units that are written as they are."""
 
@@ -238,6 +252,7 @@ def test_the_causal_half_is_half() -> None:
     [
         (("encoder", "ctc"), ("ctc", "ctc_intermediate")),
         (("encoder", "ctc"), ("ctc", "cr_ctc")),
+        (("encoder", "ctc", "decoder"), ("ctc", "cr_ctc", "attention")),
         (("projector",), ("llm",)),
         (("projector", "llm"), ("llm",)),
         (("projector", "llm.lora"), ("llm",)),
@@ -286,4 +301,5 @@ def speech_llm(kind: str, adapters: bool) -> SpeechLLM:
     prompt = Prompt(before=[30, 31, 32, 33, 34, 35, 36, 37], after=[38, 39], end=40)
     language = Language(Letters(), Letters(), Letters(), prompt)
     lora = attach(llm, LoraConfig(rank=8, targets="all_linear")) if adapters else None
-    return SpeechLLM(language, encoder, CtcHead(64, 301), into, llm, lora)
+    decoder = AttentionDecoder(DecoderConfig(layers=1, dim=64, heads=2, feed_forward=64), 64, 301)
+    return SpeechLLM(language, encoder, CtcHead(64, 301), into, llm, lora, decoder=decoder)
