@@ -68,12 +68,17 @@ def _silence(path: Path, seconds: float) -> None:
     os.truncate(path, 44 + size)
 
 
-def main() -> None:
-    """Make the directory, run the doctor, read its report."""
+def parser() -> argparse.ArgumentParser:
+    """Options of the benchmark."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--utterances", type=int, default=10_000_000, help="how many (10 million)")
     options.add_argument("--folder", type=Path, help="where to make it, or where it lies; none: a temporary one")
-    args = options.parse_args()
+    return options
+
+
+def main() -> None:
+    """Make the directory, run the doctor, read its report."""
+    args = parser().parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary) / "corpus"
         if not folder.is_dir():
