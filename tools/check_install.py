@@ -49,7 +49,7 @@ def requirements(dev: bool) -> dict[str, str]:
     extras = ast.literal_eval(keywords["extras_require"])
     lines = list(ast.literal_eval(keywords["install_requires"]))
     for extra, wanted in extras.items():
-        if dev or extra not in ("dev", "import", "phonemes"):
+        if dev or extra not in ("dev", "import", "phonemes", "vad"):
             lines += wanted
     return dict(line.split(">=") for line in lines)
 

@@ -4,7 +4,7 @@ set -euo pipefail
 
 help_message="usage: tools/install.sh [--active] [--dev] [--python PYTHON]
   --active         install into the active virtual or conda environment instead of tools/venv
-  --dev            also what the tests need: pytest, ruff, mypy, shellcheck, and the extras 'import' and 'phonemes'
+  --dev            also what the tests need: pytest, ruff, mypy, shellcheck, and the extras import, phonemes, vad
   --python PYTHON  make tools/venv with this Python, 3.10 or newer (default: python3)
 An installed torch is kept. Without a torch: one with CUDA where there is an NVIDIA GPU, else a CPU build."
 active=false
@@ -64,7 +64,7 @@ fi
 version=$(torch_version) || die "torch was not installed"
 
 extras=pretrained
-if $dev; then extras+=,dev,import,phonemes; fi
+if $dev; then extras+=,dev,import,phonemes,vad; fi
 say "installing asrllm and what it needs beside torch $version"
 pip install "setuptools>=64" wheel
 pip install --no-build-isolation --constraint <(echo "torch==$version") --editable ".[$extras]"
