@@ -12,7 +12,7 @@ setup(
     version="0.1.0",
     description="A recipe toolkit for speech recognition with large language models",
     packages=find_packages(include=["asrllm", "asrllm.*"]),
-    package_data={"asrllm.score": ["*.html"]},
+    package_data={"asrllm.score": ["*.html", "*.css", "*.js"], "asrllm.analysis": ["*.html"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",

@@ -1,6 +1,7 @@
 """The scores of a set as one HTML file that needs no network: tables, a picture, coloured alignments with a search.
 
-The program behind the page stands in `page.html`; this module gathers its data.
+The program behind the page stands in `page.html`, what other pages share with it in `page.css` and `page.js`; this
+module gathers its data.
 """
 
 import json
@@ -46,8 +47,16 @@ def page(title: str, score: SetScore, alignments: Sequence[Aligned], audio: Mapp
         "total": len(alignments),
         "utterances": [_utterance(alignments[place], audio) for place in kept],
     }
+    return fill(Path(__file__).with_suffix(".html"), data)
+
+
+def fill(template: Path, data: Mapping[str, object]) -> str:
+    """A template with its data, and the style and functions that all pages share."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return Path(__file__).with_suffix(".html").read_text(encoding="utf-8").replace("@DATA@", text)
+    page = template.read_text(encoding="utf-8")
+    for mark, suffix in (("@STYLE@", ".css"), ("@SHARED@", ".js")):
+        page = page.replace(mark, Path(__file__).with_suffix(suffix).read_text(encoding="utf-8").rstrip())
+    return page.replace("@DATA@", text)
 
 
 def _about(score: SetScore) -> str:
@@ -95,7 +104,11 @@ def _lengths(counts: Sequence[Counts]) -> list[dict[str, str | int | float | Non
 
 
 def _utterance(each: Aligned, audio: Mapping[str, str]) -> dict[str, object]:
-    edits = [[kind, ref] if kind == "C" and ref == hyp else [kind, ref, hyp] for kind, ref, hyp in each.edits]
-    row: dict[str, object] = {"name": each.utterance.name, "speaker": each.utterance.speaker, "edits": edits}
+    row: dict[str, object] = {"name": each.utterance.name, "speaker": each.utterance.speaker, "edits": edits_of(each)}
     link = audio.get(each.utterance.utt_id)
     return row | ({"audio": link} if link else {})
+
+
+def edits_of(each: Aligned) -> list[list[str]]:
+    """Kind, reference and hypothesis of each edit; the reference alone where both are the same."""
+    return [[kind, ref] if kind == "C" and ref == hyp else [kind, ref, hyp] for kind, ref, hyp in each.edits]

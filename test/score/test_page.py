@@ -2,17 +2,14 @@
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
+import browser
 import pytest
 
 from asrllm.bin import score
 from asrllm.score.recordings import links
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
 TEXT = {
     "a-1": "the cat sat on the mat",
     "a-2": "dogs <b>bark</b> & </script> it",
@@ -59,7 +56,7 @@ def test_segments_are_linked_with_their_times(tmp_path: Path) -> None:
     assert links(tmp_path / "none") == {}
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium is installed")
+@browser.wanted
 @pytest.mark.parametrize(
     ("search", "shown", "hidden"),
     [
@@ -69,13 +66,11 @@ def test_segments_are_linked_with_their_times(tmp_path: Path) -> None:
     ],
 )
 def test_page_in_a_browser(report: Path, tmp_path: Path, search: str, shown: list[str], hidden: list[str]) -> None:
-    command = [str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += [f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=2000", f"{report.as_uri()}#{search}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    drawn = done.stdout.partition('id="utterances">')[2].partition("<script")[0]
-    assert done.returncode == 0 and all(f"{name}:" in drawn for name in shown), done.stderr[-500:]
+    page = browser.draw(f"{report.as_uri()}#{search}", tmp_path)
+    drawn = page.partition('id="utterances">')[2].partition("<script")[0]
+    assert all(f"{name}:" in drawn for name in shown)
     assert not any(f"{name}:" in drawn for name in hidden)
-    tables = done.stdout.partition("<h2>Utterances")[0]
+    tables = page.partition("<h2>Utterances")[0]
     assert "<td>WER</td>" in tables and "<rect" in tables and "<td>mat</td>" in tables
     if not search:
         assert '<span class="S"><span>the</span><span>mat</span></span>' in drawn
