@@ -5,6 +5,7 @@ a pretraining of which only a snapshot was taken, the share that was done by the
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from asrllm.analysis.scaling import Point
 from asrllm.console import UserError
 from asrllm.experiment import Experiment
 from asrllm.score.scoring import SetScore, Unit, read_score
+
+log = logging.getLogger("asrllm")
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ def read_runs(schedules: Mapping[str, Sequence[Path]], decoding: str, unit: Unit
     return runs
 
 
-def read_ladder(folder: Path) -> dict[str, list[Path]]:
-    """The experiments of each schedule of a ladder, those that have ended.
+def read_ladder(folder: Path, decoding: str) -> dict[str, list[Path]]:
+    """The experiments of each schedule of a ladder, those that have ended and are scored; a warning tells of others.
 
     Raises:
         UserError: no ladder there, or none of its runs has ended.
@@ -73,10 +76,14 @@ def read_ladder(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for rung in rungs:
         experiment = folder / rung["experiment"]
-        if (experiment / "summary.json").is_file():
+        if (experiment / "summary.json").is_file() and (experiment / decoding / "score.json").is_file():
             found.setdefault(rung["schedule"], []).append(experiment)
     if not found:
-        raise UserError(f"{path}: none of its {len(rungs)} runs has ended: run the ladder again")
+        raise UserError(
+            f"{path}: none of its {len(rungs)} runs has ended with a score of {decoding}: run the ladder again"
+        )
+    if left := len(rungs) - sum(map(len, found.values())):
+        log.warning("%s: %d of %d runs are not scored yet, left out", folder, left, len(rungs))
     return found
 
 

@@ -113,16 +113,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     run[args.command](args)
 
 
-def _write(args: argparse.Namespace, text: str, values: Any, figure: Figure | None) -> None:
-    """The files of a command, and its table on the terminal."""
+def _write(args: argparse.Namespace, text: str, values: Any, figure: Figure) -> None:
+    """The three files of a command, and its table on the terminal."""
     paths = {".md": text, ".json": json.dumps(_plain(values), indent=1, ensure_ascii=False) + "\n"}
     for suffix, content in paths.items():
         with write_atomically(args.out / f"{args.command}{suffix}") as temporary:
             temporary.write_text(content, encoding="utf-8")
-    if figure is not None:
-        pictures.save(figure, args.out / f"{args.command}.png")
+    pictures.save(figure, args.out / f"{args.command}.png")
     print(text, end="")
-    log.info("%s: %s.md, .json%s", args.out, args.command, ", .png" if figure is not None else "")
+    log.info("%s: %s.md, .json, .png", args.out, args.command)
 
 
 def _plain(values: Any) -> Any:
@@ -135,7 +134,7 @@ def _plain(values: Any) -> Any:
 
 
 def _scaling(args: argparse.Namespace) -> None:
-    schedules = runs.read_ladder(args.ladder) if args.ladder else {}
+    schedules = runs.read_ladder(args.ladder, args.decoding) if args.ladder else {}
     for name, *folders in args.schedule:
         if not folders:
             raise UserError(f"--schedule {name}: names no experiment: give its folders after the name")

@@ -50,10 +50,11 @@ def ladder(folder: Path, factor: float, schedule: str) -> list[dict]:
     return made
 
 
-def test_scaling_finds_the_law_of_each_schedule_and_their_ratio(work: Path) -> None:
+def test_scaling_finds_the_law_of_each_schedule_and_their_ratio(work: Path, caplog: pytest.LogCaptureFixture) -> None:
     rungs = ladder(Path("exp_ladder"), 1.0, "s1") + ladder(Path("exp_ladder"), 0.5, "s5")
     Path("exp_ladder/ladder.json").write_text(json.dumps([*rungs, {"schedule": "s6", "experiment": "not-yet"}]))
     found = values("scaling", "--ladder", "exp_ladder", "--decoding", "decode_greedy/test")
+    assert "exp_ladder: 1 of 25 runs are not scored yet, left out" in caplog.text
     assert found["laws"]["s1"]["power"]["alpha"] == pytest.approx(0.3, abs=0.01)
     [compared] = found["comparison"]
     assert compared["flops_ratio"] == pytest.approx(0.5, rel=0.02)
