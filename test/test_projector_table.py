@@ -1,0 +1,55 @@
+"""The table of mini's comparison of projectors, from experiments written by hand."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from asrllm.console import UserError
+
+SCRIPT = Path(__file__).resolve().parents[1] / "egs/mini/asr1/local/projector_table.py"
+
+
+@pytest.fixture
+def table() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("projector_table", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(folder: Path, accuracies: list[float], end: float, step: int | None) -> None:
+    """An experiment that has spent 1, 2, ... TFLOPs at its validations."""
+    lines = []
+    for number, accuracy in enumerate(accuracies, 1):
+        lines.append({"step": 10 * number, "kind": "train", "tflops": float(number), "llm_accuracy": 0.0})
+        lines.append({"step": 10 * number, "kind": "valid", "llm_accuracy": accuracy})
+    summary = {"parameters": {"projector": 1_500_000}, "steps": 10 * len(accuracies), "valid": {"llm_accuracy": end}}
+    summary |= {"flops": {"model": 1e12 * len(accuracies)}, "emergence": None if step is None else {"step": step}}
+    (folder / "decode_greedy/dev").mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "decode_greedy/dev/score.json").write_text(json.dumps({"units": [{"err_percent": 12.34}]}))
+
+
+def test_flops_to_the_error_that_the_first_one_ends_with(
+    table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "posterior", [0.5, 0.7], 0.75, None)
+    write(tmp_path / "linear", [0.2, 0.6, 0.76, 0.9], 0.9, 25)
+    write(tmp_path / "conv", [0.2, 0.3], 0.3, None)
+    table.main([str(tmp_path / name) for name in ("posterior", "linear", "conv")])
+    rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert rows == [
+        ["posterior", "1.50 M", "20", "none", "0.750", "12.3", "2.0", "2.0"],
+        ["linear", "1.50 M", "40", "25", "0.900", "12.3", "4.0", "3.0"],
+        ["conv", "1.50 M", "20", "none", "0.300", "12.3", "2.0", "not reached"],
+    ]
+
+
+def test_an_experiment_that_has_not_ended_is_named(table: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"summary.json: no such file: let local/compare_projectors.sh run to its end"):
+        table.main([str(tmp_path)])
