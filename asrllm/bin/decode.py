@@ -22,6 +22,7 @@ from asrllm.data.dataset import Dataset, batches
 from asrllm.decode import guards
 from asrllm.decode.decoder import DecodeConfig, PretrainedConfig, decode, prepared
 from asrllm.decode.fusion import FusionConfig, Pieces
+from asrllm.decode.hotwords import HotwordTree
 from asrllm.decode.joint import Companions, JointConfig
 from asrllm.decode.prior import PRIOR_FILE, read_prior
 from asrllm.decode.scorer import Opening
@@ -33,6 +34,7 @@ from asrllm.models.frontend import SAMPLE_RATE
 from asrllm.models.llm import LlmConfig, load_llm
 from asrllm.models.speech_llm import SpeechLLM
 from asrllm.models.zero_shot import ZeroShotRecogniser
+from asrllm.text.hotwords import check_hotwords, read_hotwords
 from asrllm.text.llm_tokenizer import LlmTokenizer
 from asrllm.text.phonemes import PhonemeTokenizer
 
@@ -107,6 +109,8 @@ def _shard(text: str) -> tuple[int, int]:
 def _fingerprint(config: DecodeConfig, exp: Path, utterances: Sequence[kaldi.Utterance]) -> str:
     """What a shard was decoded with and from: the search, the weights, the audio."""
     files = [exp / "weights.safetensors", *([exp / PRIOR_FILE] if _wants_prior(config) else [])]
+    if isinstance(config.search, JointConfig) and config.search.hotwords is not None:
+        files.append(Path(config.search.hotwords))
     stamps = [(each.stat().st_size, each.stat().st_mtime_ns) for each in files if each.is_file()]
     whole = repr((config.model_dump_json(), stamps, [(each.utt_id, each.source, each.seconds) for each in utterances]))
     return hashlib.sha256(whole.encode()).hexdigest()
@@ -166,16 +170,24 @@ def load_text_lm(config: TextLmConfig, device: torch.device) -> TextLm:
 
 
 def _companions(config: object, experiment: Experiment, model: SpeechLLM) -> Companions:
-    """What joint decoding takes from elsewhere: a causal LM over the tokens of the model's LLM, the label prior."""
+    """What joint decoding takes from elsewhere: an LM over the tokens of the model's LLM, the label prior, hotwords."""
     if not isinstance(config, JointConfig):
         return Companions()
     wanted = config.weights.prior is not None
     log_prior = read_prior(experiment.folder / PRIOR_FILE, model.ctc_tokenizer.size) if wanted else None
+    hotwords = _hotwords(config, Path(config.hotwords), model) if config.hotwords is not None else None
     if config.lm is None:
-        return Companions(None, log_prior)
+        return Companions(None, log_prior, hotwords)
     if not LlmTokenizer(config.lm).same_vocabulary(model.llm_tokenizer):
         raise UserError(f"{config.lm}: other tokens than those of the model's LLM: joint decoding needs one vocabulary")
-    return Companions(load_llm(LlmConfig(model=config.lm)), log_prior)
+    return Companions(load_llm(LlmConfig(model=config.lm)), log_prior, hotwords)
+
+
+def _hotwords(config: JointConfig, path: Path, model: SpeechLLM) -> HotwordTree:
+    """The phrases of a file over the tokens of the model's LLM."""
+    phrases, tokens = read_hotwords(path), model.llm_tokenizer
+    check_hotwords(phrases, tokens, model.ctc_tokenizer if config.weights.ctc is not None else None, str(path))
+    return HotwordTree(phrases, tokens.strings, model.llm.get_output_embeddings().weight.shape[0])
 
 
 def _decode(

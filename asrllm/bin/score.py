@@ -12,6 +12,7 @@ from pathlib import Path
 from asrllm import config, console
 from asrllm.console import UserError, write_atomically
 from asrllm.score.hallucination import hallucination
+from asrllm.score.hotwords import hotwords, line
 from asrllm.score.page import page
 from asrllm.score.recordings import links
 from asrllm.score.reports import write_reports
@@ -26,8 +27,10 @@ from asrllm.score.scoring import (
     write_score,
 )
 from asrllm.score.sources import date_of, names, read_joined
+from asrllm.score.transcripts import fold
 from asrllm.score.units import pronounced, splitter
 from asrllm.score.utterances import Aligned
+from asrllm.text.hotwords import read_hotwords
 from asrllm.text.normalize import normalizer
 
 SCHEMA = ScoreConfig
@@ -51,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         help="where the speaker stands in the ids of trn files, as sclite -i (spu_id)",
     )
     options.add_argument("--filter", type=Path, help="program that both texts go through (local/wer_output_filter)")
+    options.add_argument("--hotwords", type=Path, help="file of phrases, one a line: how well they are recognised")
     options.add_argument("--audio", type=Path, help="Kaldi directory whose recordings report.html links to (--ref)")
     options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key of the YAML")
     return options
@@ -88,6 +92,11 @@ def main(argv: list[str] | None = None) -> None:
         scores.append(score_unit(unit, alignments))
         folder, title = out / f"score_{RATE[unit].lower()}", f"{args.hyp} ({unit})"
         tables.append(write_reports(folder, alignments, unit, match, settings.reports, title, date_of(args.hyp)))
+    found = None
+    if args.hotwords is not None:
+        words = align_set(joined, "word", match, splitter("word", settings, normalize.spaced))
+        phrases = [normalize(phrase) if changes else phrase for phrase in read_hotwords(args.hotwords)]
+        found = hotwords(words, phrases if match.case_sensitive else [fold(phrase) for phrase in phrases])
     score = SetScore(
         normalizer=normalize.name,
         normalizer_version=normalize.version,
@@ -98,6 +107,7 @@ def main(argv: list[str] | None = None) -> None:
         speakers={each.utt_id: each.speaker for each in joined.utterances},
         units=tuple(scores),
         hallucination=hallucination(first, joined.seconds, joined.guards),
+        hotwords=found,
     )
     with write_atomically(out / "result.txt") as temporary:
         temporary.write_text("\n".join(tables), encoding="utf-8")
@@ -107,6 +117,8 @@ def main(argv: list[str] | None = None) -> None:
             temporary.write_text(page(str(args.hyp), score, first, audio), encoding="utf-8")
     write_score(score, out / "score.json")
     print("\n".join(f"{args.hyp}: {_line(each)}" for each in scores))
+    if found is not None:
+        print(f"{args.hyp}: {line(found.total)}")
 
 
 def _line(score: UnitScore) -> str:

@@ -21,6 +21,7 @@ from asrllm.decode.ctc_prefix import CtcPrefix
 from asrllm.decode.ctc_scorer import Chains, CtcScorer
 from asrllm.decode.ctc_words import CtcWordScorer
 from asrllm.decode.guards import LoopConfig
+from asrllm.decode.hotwords import HotwordScorer, HotwordTree
 from asrllm.decode.scorer import CandidateScorer, LlmScorer, Opening, Scorer, SpeechModel, encoded, llm_scorer
 from asrllm.text.spelling import Words, first_space, spell_tokens
 from asrllm.text.tokenizer import SentencePieceTokenizer
@@ -37,6 +38,7 @@ class Weights(Config):
     ilm: float | None = None  # log-probability of the LLM without the speech; below zero it is divided out
     prior: float | None = pydantic.Field(default=None, le=0.0)  # log prior of the CTC labels, divided out
     length: float | None = None  # 1 for each token but the end: above zero a reward
+    hotword: float | None = None  # 1 for each letter of a phrase of the list `hotwords`
 
     def given(self) -> dict[str, float]:
         """Those that are there."""
@@ -53,12 +55,15 @@ class JointConfig(BeamConfig):
     type: Literal["beam"] = "beam"
     weights: Weights = Weights()
     lm: str | None = None  # hub id or folder of a causal LM with the LLM's vocabulary
+    hotwords: str | None = None  # file of phrases that are likely to be said, one a line
 
     @pydantic.model_validator(mode="after")
     def _complete(self) -> "JointConfig":
-        if (self.lm is None) != (self.weights.lm is None):
-            given, missing = ("lm", "weights.lm") if self.lm else ("weights.lm", "lm")
-            raise ValueError(f"{given} is given, but not {missing}")
+        for name, weight in (("lm", "lm"), ("hotwords", "hotword")):
+            keys = {name: getattr(self, name), f"weights.{weight}": getattr(self.weights, weight)}
+            given = [key for key, value in keys.items() if value is not None]
+            if len(given) == 1:
+                raise ValueError(f"{given[0]} is given, but not {(keys.keys() - given).pop()}")
         return self
 
 
@@ -87,6 +92,7 @@ class Companions:
 
     lm: Any = None  # a causal LM of transformers
     log_prior: torch.Tensor | None = None  # of the CTC labels, see `decode/prior.py`
+    hotwords: HotwordTree | None = None
 
 
 def joint_search(
@@ -123,6 +129,9 @@ def joint_search(
     if "length" in weights:
         ones = torch.ones(_size(model.llm), dtype=torch.float64, device=device)
         raters["length"] = TokenTable(ones, model.llm_end_ids)
+    if "hotword" in weights:
+        assert companions.hotwords is not None, "the configuration names hotwords"
+        raters["hotword"] = HotwordScorer(companions.hotwords, model.llm_end_ids, len(batch), device)
     return beam_search(scorers, weights, model.llm_end_ids, limits, config, raters, least, loop)
 
 

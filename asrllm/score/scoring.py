@@ -13,6 +13,7 @@ from asrllm.config import Config
 from asrllm.console import UserError, write_atomically
 from asrllm.score.align import Counts, align_all, count
 from asrllm.score.hallucination import Hallucination
+from asrllm.score.hotwords import HotwordScore
 from asrllm.score.markup import Word, characters, is_plain
 from asrllm.score.network import align_networks, as_edits, network, time_cost, word_cost
 from asrllm.score.significance import bootstrap_interval, cluster
@@ -85,6 +86,7 @@ class SetScore(Config):
     speakers: dict[str, str]
     units: tuple[UnitScore, ...]
     hallucination: Hallucination  # in the first unit
+    hotwords: HotwordScore | None = None  # where a list of them was given
 
 
 def align_set(joined: Joined, unit: Unit, match: MatchConfig, split: Callable[[str], list[str]]) -> list[Aligned]:
