@@ -32,7 +32,7 @@ def main() -> int:
     codes = [1] * len(gone)
     while waiting:
         batch, waiting = waiting[:limit], waiting[limit:]
-        more = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "localhost"}
+        more = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "localhost"}
         tasks = [subprocess.Popen(["bash", words[-1]], env={**os.environ, **more, variable: task}) for task in batch]
         codes += [task.wait() for task in tasks]
     return max(codes)

@@ -4,9 +4,12 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -110,9 +113,9 @@ def queue(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return put_stand_in(request.param, tmp_path, monkeypatch)
 
 
-def run(runner: str, *words: str) -> subprocess.CompletedProcess[str]:
+def run(runner: str, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
     line = [str(ROOT / "utils" / runner), *words]
-    return subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    return subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds)
 
 
 def test_an_array_runs_and_only_the_failed_job_again(queue: str) -> None:
@@ -213,20 +216,68 @@ shift
 for node in 0 1; do "$@" & pids+=($!); done
 for pid in "${pids[@]}"; do wait "$pid" || exit 1; done
 """
+SUM = """
+import os, torch
+torch.distributed.init_process_group("gloo")
+value = torch.ones(1) * int(os.environ["RANK"])
+torch.distributed.all_reduce(value)
+print("sum", value.item(), "of", os.environ["WORLD_SIZE"])
+torch.distributed.barrier()
+"""
 
 
-@pytest.mark.parametrize("stand_in", ["slurm.sh"], indirect=True)
-def test_nodes_are_told_where_to_meet(stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """srun starts torchrun on each node, with one meeting point for all."""
-    programs = {"srun": NODES, "scontrol": "#!/bin/sh\necho localhost\necho other\n"}
-    for name, body in (programs | {"torchrun": '#!/bin/sh\necho "started: $*"\n'}).items():
-        (tmp_path / "bin" / name).write_text(body)
-        (tmp_path / "bin" / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    done = run(stand_in, "--nodes", "2", "x.log", "torchrun", "--standalone", "--nproc_per_node", "2", "sum.py")
+@pytest.fixture
+def two_nodes(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """slurm.sh on a stand-in for a cluster of two nodes, both this machine; the folder of its programs."""
+    put_stand_in("slurm.sh", tmp_path, monkeypatch)
+    put_program(tmp_path / "bin/srun", NODES)
+    put_program(tmp_path / "bin/scontrol", "#!/bin/sh\necho localhost\necho other\n")
+    return tmp_path / "bin"
+
+
+def put_program(path: Path, body: str) -> None:
+    path.write_text(body)
+    path.chmod(0o755)
+
+
+TORCHRUN = ("--nodes", "2", "x.log", "torchrun", "--standalone", "--nproc_per_node", "2", "sum.py")
+
+
+def test_nodes_are_told_where_to_meet(two_nodes: Path) -> None:
+    """srun starts torchrun on each node, with one meeting point for all, at a port where nobody listens."""
+    put_program(two_nodes / "torchrun", '#!/bin/sh\necho "started: $*"\n')
+    done = run("slurm.sh", *TORCHRUN)
     assert done.returncode == 0, Path("x.log").read_text()
     started = [line for line in Path("x.log").read_text().splitlines() if line.startswith("started: ")]
     assert len(started) == 2 and len(set(started)) == 1
-    place = r"--rdzv_backend c10d --rdzv_endpoint localhost:\d+"
-    assert re.fullmatch(rf"started: --nnodes 2 --rdzv_id \d+ {place} --nproc_per_node 2 sum.py", started[0])
-    assert "--nodes=2 --ntasks-per-node=1" in asked(tmp_path)[0]
+    place = r"--nnodes 2 --rdzv_id (\d+) --rdzv_backend c10d --rdzv_endpoint localhost:(\d+)"
+    found = re.fullmatch(rf"started: {place} --nproc_per_node 2 sum.py", started[0])
+    assert found and int(found[2]) >= 20000 + int(found[1]) % 12000
+    assert "--nodes=2 --ntasks-per-node=1" in (two_nodes / "asked").read_text()
+
+
+def test_a_port_that_is_taken_is_passed_over(two_nodes: Path) -> None:
+    put_program(two_nodes / "torchrun", '#!/bin/sh\necho "started: $*"\n')
+    first = next(port for port in range(20000, 32000) if free(range(port, port + 3)))
+    (two_nodes / "sbatch").unlink()
+    body = f"#!/bin/bash\necho 7\nSLURM_JOB_ID={first - 20000} exec bash ${{@: -1}}\n"
+    put_program(two_nodes / "sbatch", body)
+    with socket.create_server(("localhost", first)), socket.create_server(("localhost", first + 1)):
+        run("slurm.sh", *TORCHRUN)
+    assert f"localhost:{first + 2} " in Path("x.log").read_text()
+
+
+def free(ports: range) -> bool:
+    """Whether nobody listens at any of these."""
+    with ExitStack() as stack:
+        return all(stack.enter_context(socket.socket()).connect_ex(("localhost", port)) for port in ports)
+
+
+@pytest.mark.slow
+def test_nodes_meet(two_nodes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two torchruns, as srun would start them on two nodes, form one group of four processes."""
+    monkeypatch.setenv("PATH", f"{two_nodes}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    Path("sum.py").write_text(SUM)
+    done = run("slurm.sh", *TORCHRUN, seconds=600)
+    assert done.returncode == 0, Path("x.log").read_text()
+    assert Path("x.log").read_text().count("sum 6.0 of 4") == 4

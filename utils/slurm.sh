@@ -27,12 +27,14 @@ submit() { # submit NUMBER ...
 cancel() { [[ ! -s $batch.id ]] || scancel "$(head -n 1 "$batch.id" | cut -d ';' -f 1)"; }
 
 if [[ ${options[nodes]:-1} != 1 ]]; then
-    batch_setup() {
+    batch_setup() { # on the first node; below 32768 systems hand out no ports by themselves
         printf 'head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\n'
+        printf 'port=$(( 20000 + SLURM_JOB_ID %% 12000 ))\n'
+        printf 'while (exec 3<>"/dev/tcp/localhost/$port") 2>/dev/null; do (( port++ )); done # taken\n'
     }
     batch_command() {
         printf 'srun --kill-on-bad-exit=1 torchrun --nnodes "$SLURM_JOB_NUM_NODES" --rdzv_id "$SLURM_JOB_ID" '
-        printf -- '--rdzv_backend c10d --rdzv_endpoint "$head_node:$(( 20000 + SLURM_JOB_ID %% 20000 ))" '
+        printf -- '--rdzv_backend c10d --rdzv_endpoint "$head_node:$port" '
         printf '%q ' "${command[@]:2}"
     }
 fi
