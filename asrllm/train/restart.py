@@ -15,8 +15,8 @@ from asrllm.console import write_atomically
 
 def command(program: str, arguments: Sequence[str]) -> str:
     """How to start `program`, a module, as it was started: by torchrun where there are several processes."""
-    processes = dist.world_size()
-    launcher = ["python"] if processes == 1 else ["torchrun", "--standalone", "--nproc_per_node", str(processes)]
+    here = os.environ.get("LOCAL_WORLD_SIZE", "1")  # processes of this machine
+    launcher = ["python"] if dist.world_size() == 1 else ["torchrun", "--standalone", "--nproc_per_node", here]
     return shlex.join([*launcher, "-m", program, *arguments])
 
 
