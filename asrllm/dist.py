@@ -1,10 +1,10 @@
 """The process group as torchrun describes it, or a group of one.
 
-It knows devices, ranks and sums; not models.
+It knows devices, ranks, sums, and tensors that are split over processes; not models.
 """
 
 import os
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
@@ -51,6 +51,37 @@ def total(values: torch.Tensor) -> torch.Tensor:
     if world_size() > 1:
         torch.distributed.all_reduce(values)
     return values
+
+
+def is_split(tensor: torch.Tensor) -> bool:
+    """Whether each process holds only its share of a tensor."""
+    if world_size() == 1:
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
+
+
+def whole(tensor: Any) -> torch.Tensor:
+    """All of a tensor that may be split; the processes have to ask for it together."""
+    return tensor.full_tensor() if is_split(tensor) else tensor
+
+
+def gather(tensor: torch.Tensor) -> torch.Tensor:
+    """The same for one that is large: of a split tensor all of it is on the CPU of rank 0, nothing elsewhere."""
+    if not is_split(tensor):
+        return tensor
+    full = whole(tensor)
+    return full.cpu() if rank() == 0 else full.new_empty(0)
+
+
+def split_like(tensor: torch.Tensor, like: Any) -> torch.Tensor:
+    """The share of a whole tensor that this process holds of `like`; all of it where that is not split."""
+    if not is_split(like) or is_split(tensor):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def same(value: Value) -> Value:

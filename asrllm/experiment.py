@@ -115,7 +115,8 @@ class Experiment:
         if not (units / "tokenizer.json").is_file():
             raise UserError(f"{units}: no tokenizer there: run stage 3 (train_tokenizer) first")
         if self._is_begun:
-            old, new = self.config.model_dump(mode="json"), config.model_dump(mode="json")
+            of_a_machine = {"train": {"parallel"}}  # with the number of processes it may be another one
+            old, new = (each.model_dump(mode="json", exclude=of_a_machine) for each in (self.config, config))
             checkpoint.check_same_config(old, new, str(self.folder))
             _same_units(self.folder / "tokenizer", units, str(self.folder))
 

@@ -204,16 +204,18 @@ def test_more_jobs_than_utterances(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does(work: Path, root: Path) -> None:
+@pytest.mark.parametrize("way", ["ddp", "fsdp2"])
+def test_two_processes_train_as_one_does(work: Path, root: Path, way: str) -> None:
     """Two processes with a batch of 24 each, against one that accumulates two such batches: all 48 in every step.
 
-    Only the projector learns: dropout of the CTC head would draw other numbers in other processes.
+    Only the projector learns: dropout of the CTC head would draw other numbers in other processes. One process may then
+    go on where they ended.
     """
     larger = ["--set", "data.batch.max_utterances=24"]
     options = [*train_options("train_align_linear", "exp/two"), *larger]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "asrllm.bin.train"]
     done = subprocess.run(
-        [sys.executable, *torchrun, *options],
+        [sys.executable, *torchrun, *options, "--set", f"train.parallel.type={way}"],
         env=os.environ | {"PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
@@ -224,3 +226,6 @@ def test_two_processes_train_as_one_does(work: Path, root: Path) -> None:
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-5, msg=name)
     assert json.loads((work / "exp/two/summary.json").read_text())["processes"] == 2
+    (work / "exp/two/summary.json").unlink()
+    train.main(options)
+    assert json.loads((work / "exp/two/summary.json").read_text())["processes"] == 1

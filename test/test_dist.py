@@ -1,9 +1,10 @@
 """The process group: one process without torchrun, sums over two with it, GPUs that are not there."""
 
-import multiprocessing
-import os
-import socket
+import json
+from pathlib import Path
 
+import groups
+import processes
 import pytest
 import torch
 
@@ -29,27 +30,10 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch, here: int) -> 
         dist.start(here + 1)
 
 
-def member(number: int, port: int, answers: multiprocessing.Queue) -> None:
-    """One of two processes, as torchrun would start it."""
-    place = {"RANK": number, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in place.items()})
-    device = dist.start(0)
-    dist.start(0)  # twice is once
-    dist.barrier()
-    answers.put((dist.rank(), dist.world_size(), str(device), dist.total(torch.tensor([number + 1.0])).item()))
-    torch.distributed.destroy_process_group()
+def test_two_processes_add_up(tmp_path: Path) -> None:
+    assert processes.run(groups.member, tmp_path) == [0, 0]
+    assert [json.loads((tmp_path / name).read_text()) for name in "01"] == [[0, 2, "cpu", 3.0], [1, 2, "cpu", 3.0]]
 
 
-def test_two_processes_add_up() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    children = [context.Process(target=member, args=(number, port, answers)) for number in range(2)]
-    for child in children:
-        child.start()
-    found = sorted(answers.get(timeout=60) for _ in children)
-    for child in children:
-        child.join(60)
-    assert found == [(0, 2, "cpu", 3.0), (1, 2, "cpu", 3.0)]
+def test_a_tensor_is_split_and_put_together() -> None:
+    assert processes.run(groups.splitter) == [0, 0]

@@ -8,6 +8,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from asrllm.batch import Batch, pad
 from asrllm.models.conformer import Conformer, ConformerConfig
 from asrllm.models.ctc import CtcHead
+from asrllm.models.frontend import FrontendConfig
 from asrllm.models.llm import embed
 from asrllm.models.posterior import PosteriorConfig, PosteriorProjector
 from asrllm.models.projector import (
@@ -76,12 +77,16 @@ def projector(kind: str, llm: torch.nn.Module | None = None, dim: int = 16, llm_
     return into
 
 
-def model(llm: torch.nn.Module, kind: str = "posterior", adapters: torch.nn.Module | None = None) -> SpeechLLM:
-    encoder = Conformer(
-        ConformerConfig(type="conformer", subsampling_channels=4, layers=1, dim=16, heads=2, feed_forward=32)
-    )
+def model(
+    llm: torch.nn.Module, kind: str = "posterior", adapters: torch.nn.Module | None = None, chance: bool = True
+) -> SpeechLLM:
+    """Without `chance` there is nothing random in training."""
+    shape = {"subsampling_channels": 4, "layers": 1, "dim": 16, "heads": 2, "feed_forward": 32}
+    calm: dict[str, object] = {} if chance else {"dropout": 0.0, "frontend": FrontendConfig(specaugment=None)}
+    encoder = Conformer(ConformerConfig(type="conformer", **shape, **calm))
     language = Language(Letters(), Letters(), Letters(), Prompt(before=[30, 31], after=[32], end=39))
-    return SpeechLLM(language, encoder, CtcHead(16, 27), projector(kind, llm), llm, adapters).eval()
+    ctc = CtcHead(16, 27, dropout=0.1 * chance)
+    return SpeechLLM(language, encoder, ctc, projector(kind, llm), llm, adapters).eval()
 
 
 def batch(sizes: list[int], texts: list[str]) -> Batch:

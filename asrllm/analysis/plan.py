@@ -52,7 +52,6 @@ class Epoch:
 
 def lines(config: ExperimentConfig, model: SpeechLLM, train: Corpus, valid: Corpus, device: torch.device) -> list[str]:
     """The whole plan, a line for each thing that it tells."""
-    precision = optim.pick_precision(config.train.precision, device)
     epoch = Epoch.of(train, config.train.seed)
     told = ["weights", *_weights(config, model)]
     told += [f"training data: {_data(epoch)}", f"validation data: {_data(Epoch.of(valid, 0))}"]
@@ -66,7 +65,7 @@ def lines(config: ExperimentConfig, model: SpeechLLM, train: Corpus, valid: Corp
         steps = _steps(config, epoch, phase, cost)
         total += steps * cost.total
         told += [f"phase {number} of {len(config.stage.phases)}", *_phase(config, model, epoch, phase, cost, steps)]
-        told.append(f"  {_memory(config, model, epoch, phase, device, precision)}")
+        told.append(f"  {_memory(config, model, epoch, phase, device)}")
     if config.stage.repeat > 1:
         told.append(f"all phases {config.stage.repeat} times over")
     told.append(f"all in all {cached + config.stage.repeat * total:.2e} model FLOPs")
@@ -133,13 +132,13 @@ def _phase(
     return told
 
 
-def _memory(
-    config: ExperimentConfig, model: SpeechLLM, epoch: Epoch, phase: Phase, device: torch.device, precision: str
-) -> str:
+def _memory(config: ExperimentConfig, model: SpeechLLM, epoch: Epoch, phase: Phase, device: torch.device) -> str:
     batch = epoch.batches[0]  # the one of most padded seconds
     longest = max(batch, key=lambda index: epoch.seconds[index])
     row = epoch.corpus.dataset.batch([longest], 0)
-    size = memory.estimate(model, phase, row, len(batch), optim.pick_precision(config.train.precision, device), device)
+    processes = dist.world_size() if config.train.parallel.type == "fsdp2" else 1
+    precision = optim.pick_precision(config.train.precision, device)
+    size = memory.estimate(model, phase, row, len(batch), precision, device, processes)
     total, weights, training, activations = (
         f"{each / 2**30:.2f}" for each in (size.total, size.weights, size.training, size.activations)
     )

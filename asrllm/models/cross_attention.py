@@ -104,9 +104,9 @@ class Block(nn.Module):
         self.heads = heads
         self.norm = nn.RMSNorm(dim)
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim, bias=False) for _ in range(4))
-        self.gate = nn.Parameter(torch.zeros(()))
+        self.gate = nn.Parameter(torch.zeros(1))  # a row of one: FSDP2 splits no scalars
         self.feed = nn.Sequential(nn.RMSNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
-        self.feed_gate = nn.Parameter(torch.zeros(()))
+        self.feed_gate = nn.Parameter(torch.zeros(1))
 
     def listen(self, speech: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values (B, heads, P, head size) of speech (B, P, H)."""

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from asrllm.batch import Batch, Loss, pad, repeat
 from asrllm.flops import Flops, Work, longest, matrices
 from asrllm.models import llm as llms
-from asrllm.models import packing, prefix
+from asrllm.models import packing, prefix, recomputation
 from asrllm.models.attention_decoder import AttentionDecoder
 from asrllm.models.cross_attention import CrossAttention, Heard
 from asrllm.models.ctc import CtcHead, consistency_loss, ctc_loss
@@ -78,6 +78,11 @@ class SpeechLLM(nn.Module):
         span = 384_000  # a multiple of every encoder's step; less than the 30 s that some are defined on
         one, other = self.encoder.output_lens(torch.tensor([48_000, 48_000 + span])).tolist()
         return round(span / (other - one))
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks of encoder and LLM, most of their weights: what `fsdp2` splits one by one."""
+        return [block for part in (self.encoder, self.llm) if part is not None for block in recomputation.blocks(part)]
 
     @property
     def ctc_tokenizer(self) -> Tokenizer:

@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from asrllm import dist
 from asrllm.console import UserError, sweep, write_atomically
 
 Tensors = dict[str, torch.Tensor]
@@ -39,9 +40,15 @@ def part_weights(module: nn.Module) -> Tensors:
 
 
 def gather(parts: Mapping[str, nn.Module], names: Collection[str]) -> Tensors:
-    """Weights of the named parts, keyed `part/name`."""
+    """Weights of the named parts, keyed `part/name`; of those that are split over processes, all on rank 0 alone.
+
+    All processes have to call it.
+    """
     return {
-        f"{part}/{key}": value for part in parts if part in names for key, value in part_weights(parts[part]).items()
+        f"{part}/{key}": dist.gather(value)
+        for part in parts
+        if part in names
+        for key, value in part_weights(parts[part]).items()
     }
 
 
@@ -75,6 +82,7 @@ def load_part(module: nn.Module, tensors: Mapping[str, torch.Tensor], part: str,
     said = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in faults.items() if keys)
     if said:
         raise UserError(f"{where}: the weights of part {part!r} do not fit this configuration: {said}")
+    given = {key: dist.split_like(value, own[key]) for key, value in given.items()}
     module.load_state_dict(given, strict=False)  # the names were checked above; tied ones are given once
 
 

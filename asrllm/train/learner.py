@@ -18,6 +18,7 @@ from asrllm.train import optim
 from asrllm.train import stage as stages
 from asrllm.train.ledger import Cost, step_cost
 from asrllm.train.log import Tally
+from asrllm.train.parallel import Parallel
 from asrllm.train.stage import Phase
 
 
@@ -45,6 +46,7 @@ class Learner:
         optimizer: over the weights of these parts.
         precision: of activations.
         device: where the model is.
+        parallel: how processes share it; not at all if that is not given.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Learner:
         optimizer: torch.optim.Optimizer,
         precision: Literal["fp32", "bf16"],
         device: torch.device,
+        parallel: Parallel | None = None,
     ) -> None:
         self.model, self.phase, self.optimizer, self.precision, self.device = model, phase, optimizer, precision, device
         self.losses = tuple(phase.losses)
@@ -61,7 +64,9 @@ class Learner:
         self.weights = [weight for part in trained for weight in part.parameters()]
         self.buffers = [buffer for part in trained for buffer in part.buffers() if buffer.is_floating_point()]
         self.checked = False
+        self.parallel = parallel or Parallel(model)
         stages.apply(phase, model, model.parts)
+        self.parallel.begin()
 
     def step(self, batches: Sequence[Batch], rate: float, clip_norm: float, seed: tuple[int, ...]) -> StepResult:
         """Move the weights once.
@@ -83,14 +88,15 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         for number, batch in enumerate(batches):
             optim.seed_everything(*seed, dist.rank(), number)
-            losses = self._forward(batch)
-            tally.add(losses)
-            heard.append(next((loss.speech_lens for loss in losses.values() if loss.speech_lens is not None), None))
-            objective = torch.stack([share * losses[name].sum.float() for name, share in shares.items()]).sum()
-            if objective.requires_grad:
-                objective.backward()
+            with self.parallel.micro_batch(last=number == len(batches) - 1):
+                losses = self._forward(self.parallel.module, batch)
+                tally.add(losses)
+                heard.append(next((loss.speech_lens for loss in losses.values() if loss.speech_lens is not None), None))
+                objective = torch.stack([share * losses[name].sum.float() for name, share in shares.items()]).sum()
+                if objective.requires_grad:
+                    (objective * dist.world_size()).backward()  # the gradients of all processes are averaged
         self._check_reached()
-        optim.share_gradients(self.weights, self.buffers)
+        self.parallel.finish(self.weights, self.buffers)
         dist.total(tally.rows)
         norms = {part: self._norm(part) for part in self.phase.train}
         norm = torch.stack(list(norms.values())).norm()
@@ -114,7 +120,7 @@ class Learner:
         self.model.eval()
         tally = Tally(self.phase.losses, self.device)
         for batch in batches:
-            tally.add(self._forward(batch.to(self.device)))
+            tally.add(self._forward(self.model, batch.to(self.device)))
         dist.total(tally.rows)
         stages.apply(self.phase, self.model, self.model.parts)
         if not tally.rows[:, 1].any():
@@ -132,7 +138,7 @@ class Learner:
 
     def _norm(self, part: str) -> torch.Tensor:
         gradients = [weight.grad for weight in self.model.parts[part].parameters() if weight.grad is not None]
-        return nn.utils.get_total_norm(gradients)
+        return dist.whole(nn.utils.get_total_norm(gradients))
 
     def _cost(self, batches: Sequence[Batch], heard: Sequence[torch.Tensor | None]) -> Cost:
         """FLOPs of the step; `heard` are the speech positions that the LLM was given of each micro-batch."""
@@ -143,9 +149,9 @@ class Learner:
         ]
         return step_cost(work, self.model.parts, self.phase.train, self.device, self.model.recomputed)
 
-    def _forward(self, batch: Batch) -> dict[str, Loss]:
+    def _forward(self, module: Any, batch: Batch) -> dict[str, Loss]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            losses = self.model(batch, self.losses)
+            losses = module(batch, self.losses)
         unknown = [name for name in self.losses if name not in losses]
         if unknown:
             raise UserError(

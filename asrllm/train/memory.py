@@ -33,16 +33,24 @@ class Memory:
 
 
 def estimate(
-    model: Any, phase: Phase, row: Batch, rows: int, precision: Literal["fp32", "bf16"], device: torch.device
+    model: Any,
+    phase: Phase,
+    row: Batch,
+    rows: int,
+    precision: Literal["fp32", "bf16"],
+    device: torch.device,
+    processes: int = 1,
 ) -> Memory:
     """Peak of a phase whose largest batch has `rows` utterances as long as the one in `row`.
 
-    The model is left as the phase wants it: its parts trainable and in training mode, all others frozen.
+    Of `processes` that share the weights each holds an equal part; what they put together for a pass comes on top. The
+    model is left as the phase wants it: its parts trainable and in training mode, all others frozen.
     """
     stages.apply(phase, model, model.parts)
     trained = [weight for part in phase.train for weight in model.parts[part].parameters()]
     one, two = (_saved(model, tuple(phase.losses), repeat(row, times), precision, device) for times in (1, 2))
-    return Memory(_size(model.parameters()), 3 * _size(trained), one + (rows - 1) * (two - one))
+    weights, training = _size(model.parameters()) // processes, 3 * _size(trained) // processes
+    return Memory(weights, training, one + (rows - 1) * (two - one))
 
 
 def _size(weights: Iterable[nn.Parameter]) -> int:

@@ -1,12 +1,12 @@
-"""AdamW over the parts of a phase, its learning-rate schedule, exact sums of gradients over processes, precision.
+"""AdamW over the parts of a phase, its state, its learning-rate schedule, random seeds, precision.
 
 It knows parameters and steps; not losses, not data.
 """
 
 import math
 import random
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,9 @@ def make_optimizer(
         for chosen, decay in ((decayed, weight_decay), (plain, 0.0)):
             if chosen:
                 groups.append({"params": chosen, "weight_decay": decay, "part": part, "peak": peak, "lr": peak})
-    return torch.optim.AdamW(groups, betas=betas)
+    # The library would take split weights one by one.
+    split = any(dist.is_split(weight) for part in phase.train for weight in parts[part].parameters())
+    return torch.optim.AdamW(groups, betas=betas, foreach=split or None)
 
 
 def rate_factor(phase: Phase, step: int, place: float, warmed: float) -> float:
@@ -58,23 +60,26 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, floa
     return {group["part"]: group["lr"] for group in optimizer.param_groups}
 
 
-def share_gradients(weights: Sequence[nn.Parameter], buffers: Sequence[torch.Tensor]) -> None:
-    """Sum the gradients and average the floating-point buffers over all processes, in one reduction.
+def gather_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What a checkpoint holds of an optimizer, the same however its weights are split; whole on rank 0 alone."""
+    tree = optimizer.state_dict()
+    moments = {number: {key: dist.gather(each) for key, each in own.items()} for number, own in tree["state"].items()}
+    return {"state": moments, "param_groups": [group | {"foreach": None} for group in tree["param_groups"]]}
 
-    A parameter that the losses of this step did not reach has gradient zero.
-    """
-    for weight in weights:
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-    processes = dist.world_size()
-    if processes == 1:
-        return
-    tensors = [weight.grad for weight in weights if weight.grad is not None]
-    flat = torch.cat([t.float().flatten() for t in tensors] + [b.float().flatten() / processes for b in buffers])
-    dist.total(flat)
-    everything = [*tensors, *buffers]
-    for tensor, part in zip(everything, flat.split([tensor.numel() for tensor in everything]), strict=True):
-        tensor.copy_(part.view_as(tensor))
+
+def load_state(optimizer: torch.optim.Optimizer, tree: dict[str, Any]) -> None:
+    """Go on from a state; each process takes its share of what is as large as a weight."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    moments = {
+        number: {
+            key: dist.split_like(each, weights[number]) if each.shape == weights[number].shape else each
+            for key, each in own.items()
+        }
+        for number, own in tree["state"].items()
+    }
+    pairs = zip(tree["param_groups"], optimizer.param_groups, strict=True)
+    groups = [group | {"foreach": own["foreach"]} for group, own in pairs]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def seed_everything(*key: int) -> None:

@@ -29,6 +29,7 @@ from asrllm.train.feed import Feed, Group, Loader
 from asrllm.train.journal import Journal
 from asrllm.train.learner import Learner
 from asrllm.train.ledger import Ledger
+from asrllm.train.parallel import DdpConfig, ParallelConfig, share
 from asrllm.train.position import Position
 from asrllm.train.snapshot import Snapshots
 from asrllm.train.spikes import Spikes
@@ -41,6 +42,7 @@ class TrainConfig(Config):
     """How any stage is trained."""
 
     seed: int = Field(default=1, ge=0)
+    parallel: ParallelConfig = DdpConfig()  # how several processes share the model
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of activations; weights are fp32
     accumulate: int = Field(default=1, ge=1)  # micro-batches per step and process
     clip_norm: float = Field(default=5.0, gt=0)  # of the gradient of all trained parts together
@@ -105,6 +107,7 @@ class Trainer:
         self.stage, self.config, self.exp, self.device = stage, config, exp, device
         self.keep, self.command, self.sample_rate, self.probe = keep, command, sample_rate, probe
         self.precision = optim.pick_precision(config.precision, device)
+        self.parallel = share(config.parallel, self.model, stage, self.precision, device)
         self.checkpoints = checkpoint.Checkpoints(exp / "checkpoints", config.best_by, config.keep_checkpoints)
         self.snapshots = Snapshots(exp)
         self.spikes, self.leave_out = Spikes(exp), leave_out
@@ -168,9 +171,9 @@ class Trainer:
             self._take_encoder(phase.encoder_swaps)
         optimizer = optim.make_optimizer(phase, self.model.parts, config.betas, config.weight_decay)
         if self.optimizer_state is not None:
-            optimizer.load_state_dict(self.optimizer_state)
+            optim.load_state(optimizer, self.optimizer_state)
             self.optimizer_state = None
-        self.learner = Learner(self.model, phase, optimizer, self.precision, self.device)
+        self.learner = Learner(self.model, phase, optimizer, self.precision, self.device, self.parallel)
         self._keep_snapshot()
         self.journal.begin(phase, f"{self.budget.spent(self.at):g} of {self.budget}", self.precision)
 
@@ -260,13 +263,17 @@ class Trainer:
     def _keep_snapshot(self) -> None:
         """Write the snapshot of this step where one is due, after its checkpoint, so that none is taken back later."""
         at, every = self.at, self.config.snapshot_every_steps
-        if every is None or at.step == 0 or at.step % every or at.bad_steps or at.step in self.snapshots.steps():
+        if every is None or at.step == 0 or at.step % every or at.bad_steps:
             return
-        if at.step not in self.checkpoints.steps():
+        # As rank 0 sees it before it writes: what others see depends on when they look.
+        kept, stored = dist.same((at.step in self.snapshots.steps(), at.step in self.checkpoints.steps()))
+        if kept:
+            return
+        if not stored:
             self._save({})
+        weights = checkpoint.gather(self.model.parts, self.stage.changed)
         if self.first:
-            share = self.stage.progress(at.round, at.phase, self.budget.share(at))
-            self.snapshots.save(at.step, share, checkpoint.gather(self.model.parts, self.stage.changed))
+            self.snapshots.save(at.step, self.stage.progress(at.round, at.phase, self.budget.share(at)), weights)
 
     def _judge(self) -> dict[str, float]:
         """Validate, log it, and keep count of validations without a new best."""
@@ -285,15 +292,16 @@ class Trainer:
     def _save(self, figures: dict[str, float], last: bool = False) -> None:
         """Write a checkpoint, in a row of skipped steps only if it is the last of the turn: a run that fails there can
         be started again from before them."""
-        if self.first and (last or self.at.bad_steps == 0):
-            position = replace(self.at, wall_seconds=self._wall_seconds())
-            state = {
-                "position": asdict(position),
-                "choices": [asdict(choice) for choice in self.choices],
-                "ledger": asdict(self.ledger),
-                "optimizer": self.learner.optimizer.state_dict(),
-            }
-            weights = checkpoint.gather(self.model.parts, self.stage.changed)
+        if self.at.bad_steps and not last:
+            return
+        state = {
+            "position": asdict(replace(self.at, wall_seconds=self._wall_seconds())),
+            "choices": [asdict(choice) for choice in self.choices],
+            "ledger": asdict(self.ledger),
+            "optimizer": optim.gather_state(self.learner.optimizer),
+        }
+        weights = checkpoint.gather(self.model.parts, self.stage.changed)
+        if self.first:
             self.checkpoints.save(self.at.step, weights, state, {"phase": self.at.number, **figures})
         dist.barrier()
 
@@ -366,8 +374,8 @@ class Trainer:
             "threads": torch.get_num_threads(),
             "processes": dist.world_size(),
         }
+        kept = checkpoint.gather(self.model.parts, self.keep)
         if self.first:
-            kept = checkpoint.gather(self.model.parts, self.keep)
             checkpoint.write_weights({**kept, **weights}, self.exp / "weights.safetensors")
             self.journal.go_on()
             logs.write_summary(self.exp, summary)

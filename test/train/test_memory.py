@@ -24,6 +24,9 @@ def test_rows_weigh_what_they_weigh_together(trained: tuple[str, ...]) -> None:
     assert size.weights == 4 * 25
     assert size.training == 3 * 4 * (25 if "encoder" in trained else 9)
     assert size.activations == memory._saved(model, ("near",), repeat(row, 20), "fp32", CPU)
+    shared = memory.estimate(model, phase, row, 20, "fp32", CPU, processes=4)
+    assert (shared.weights, shared.training) == (size.weights // 4, size.training // 4)
+    assert shared.activations == size.activations
     samples = 20 * row.waves.shape[1]
     # Of each sample: itself, 8 values after the tanh, twice (dropout by 0 hands on a view), the guess, its error.
     assert size.activations <= 4 * samples * 24

@@ -1,12 +1,11 @@
 """Training against oracles: plain autograd, one process, an uninterrupted run."""
 
 import json
-import multiprocessing
 import signal
-import socket
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 import safetensors.torch
 import torch
@@ -38,19 +37,9 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], a
         torch.testing.assert_close(left[name], right[name], rtol=0, atol=atol, msg=name)
 
 
-def train_toy(exp: Path, kill_at: int = -1, processes: int = 1) -> list[int]:
-    """Train in other processes that import torch once; their exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["asrllm.train.trainer"])
-    children = [context.Process(target=toy.train, args=(exp, kill_at, n, processes, port)) for n in range(processes)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-    return [child.exitcode for child in children]
+def train_toy(exp: Path, kill_at: int = -1) -> list[int | None]:
+    """Train in another process; its exit code."""
+    return processes.run(toy.train, exp, kill_at, toy.TWO_PHASES, True, {}, count=1)
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +87,6 @@ def test_accumulating_two_equals_a_batch_twice_as_long(tmp_path: Path) -> None:
     make_trainer(tmp_path / "one", one, ToyLoader(8), [BOTH]).run()
     make_trainer(tmp_path / "two", two, ToyLoader(4), [BOTH], accumulate=2).run()
     assert_same(weights(tmp_path / "one"), weights(tmp_path / "two"), atol=1e-6)
-
-
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    assert train_toy(tmp_path / "two", processes=2) == [0, 0]
-    seed_everything(1)
-    make_trainer(tmp_path / "one", ToyModel(), ToyLoader(), toy.TWO_PHASES).run()
-    assert_same(weights(tmp_path / "one"), weights(tmp_path / "two"), atol=1e-5)
 
 
 @pytest.mark.parametrize("kill_at", [2, 8])  # in the first and in the second phase, both in the middle of an epoch

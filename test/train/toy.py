@@ -23,7 +23,8 @@ class ToyModel(nn.Module):
 
     def __init__(self, dropout: float = 0.0, norm: bool = False, poison: frozenset[str] = frozenset()) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8) if norm else nn.Tanh(), nn.Dropout(dropout))
+        middle = nn.BatchNorm1d(8) if norm else nn.Tanh()  # a norm takes away what a bias before it adds
+        self.encoder = nn.Sequential(nn.Linear(1, 8, bias=not norm), middle, nn.Dropout(dropout))
         self.head = nn.Linear(8, 1)
         self.seen: list[str] = []
         self.poison = poison
@@ -33,6 +34,10 @@ class ToyModel(nn.Module):
     @property
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "head": self.head}
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        return [self.encoder]
 
     def targets(self, batch: Batch, losses: tuple[str, ...]) -> dict[str, int]:
         return {name: int(batch.wave_lens.sum()) for name in losses}
@@ -97,8 +102,12 @@ BOTH = {"steps": 10, "train": {"encoder": 0.05, "head": 0.02}, "losses": {"near"
 TWO_PHASES = [BOTH | {"steps": 5}, BOTH | {"schedule": "cosine"}]
 
 
+def make_stage(phases: list[dict], repeat: object = 1) -> Stage:
+    return parse({"phases": phases, "repeat": repeat}, Stage, "stage")
+
+
 def make_trainer(exp: Path, model: ToyModel, loader: ToyLoader, phases: list[dict], **settings: object) -> Trainer:
-    stage = parse({"phases": phases, "repeat": settings.pop("repeat", 1)}, Stage, "stage")
+    stage = make_stage(phases, settings.pop("repeat", 1))
     tree = {"precision": "fp32", "log_every_steps": 2, "checkpoint_every_steps": 1, **settings}
     config = parse(tree, TrainConfig, "train")
     probe = lambda utterances, seed: [make_batch(list(range(200, 200 + utterances)))]  # noqa: E731
@@ -138,13 +147,13 @@ def pretrain(exp: Path, seconds: float = 0.0) -> None:
     make_trainer(exp, ToyModel(), SlowLoader(seconds), [PRETRAINING], snapshot_every_steps=2, average_best=2).run()
 
 
-def train(exp: Path, kill_at: int, rank: int, processes: int, port: int) -> None:
-    """The body of a process; it kills itself when batch `kill_at` is wanted, unless that is negative."""
-    place = {"RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in place.items()})
-    torch.set_num_threads(1)
+def train(exp: Path, kill_at: int, phases: list[dict], rough: bool, settings: dict) -> None:
+    """The body of a process of any number; it kills itself when batch `kill_at` is wanted, unless that is negative.
+
+    `rough` adds dropout and batch norm, with which two processes do other than one.
+    """
     dist.start(0)
     seed_everything(1)
-    model = ToyModel() if processes > 1 else ToyModel(dropout=0.3, norm=True)
+    model = ToyModel(0.3, True) if rough else ToyModel()
     loader = ToyLoader(kill_at=kill_at if kill_at >= 0 else None)
-    make_trainer(exp, model, loader, TWO_PHASES).run()
+    make_trainer(exp, model, loader, phases, **settings).run()
