@@ -41,7 +41,10 @@ def test_nse_warns_of_few_frames_and_holds_its_value() -> None:
     frames = rng().standard_normal((60, 8))
     found = entropy.nse(frames, np.repeat(np.arange(12), 5))
     assert "80" in found.note
-    assert found.interval[0] < found.interval[1]
+    assert found.interval[0] < found.value < found.interval[1]
+    wide = rng().standard_normal((400, 100))  # drawn again, 64 % of the frames are left, and NSE is lower
+    spread = entropy.nse(wide, np.arange(400))
+    assert spread.interval[0] < spread.value < spread.interval[1]
     assert entropy.nse(np.tile(frames, (2, 1)), np.repeat(np.arange(12), 10)).note == ""
 
 
