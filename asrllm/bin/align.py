@@ -22,7 +22,6 @@ from asrllm import console, dist
 from asrllm.console import UserError, write_atomically
 from asrllm.data import audio, kaldi, sampler
 from asrllm.data.dataset import Dataset, batches
-from asrllm.data.sampler import BatchConfig, Lengths
 from asrllm.decode import subtitles
 from asrllm.decode.packed import packed
 from asrllm.decode.subtitles import Cue, Place
@@ -120,7 +119,7 @@ def _align(
     model = Experiment(exp).model().to(device)
     frame_seconds = model.samples_per_frame / SAMPLE_RATE
     dataset = Dataset(utterances, SAMPLE_RATE)
-    plan = sampler.plan(Lengths(dataset.seconds(0)), BatchConfig(max_seconds=batch_seconds, jitter=0.0), 0, 0)
+    plan = sampler.plan_alike(dataset.seconds(0), batch_seconds)
     timed: dict[str, Timed] = {}
     with console.progress("aligning", len(utterances), "utterances") as advance, packed(model), torch.inference_mode():
         for batch in batches(dataset, plan):
