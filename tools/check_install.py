@@ -21,7 +21,9 @@ from mend_torchaudio import PROBE, fault, folder, libraries
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTS = {  # what tells that a package works, where it is not `import NAME`
     "g2p_en": "import nltk",  # it would fetch data from the web itself
+    "pytest-xdist": "import xdist",
     "pyyaml": "import yaml",
+    "silero-vad": "import silero_vad",
     "tensorboard": "from torch.utils.tensorboard import SummaryWriter",
     "torchaudio": PROBE,
     "transformers": "from transformers import LlamaForCausalLM",
