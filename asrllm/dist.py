@@ -46,6 +46,12 @@ def start(ngpu: int, number: int | None = None) -> torch.device:
     return device
 
 
+def stop() -> None:
+    """Leave the process group once the work is done; a process that just exits may abort with threads still there."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def total(values: torch.Tensor) -> torch.Tensor:
     """Sum of a tensor over all processes."""
     if world_size() > 1:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from asrllm import config as configs
 from asrllm import console, dist
 from asrllm.analysis import plan
@@ -52,9 +54,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, or go on training, or say that it is done."""
-    args = parser().parse_args(argv)
+    given = list(argv) if argv is not None else sys.argv[1:]
+    args = parser().parse_args(given)
     config = configs.load(args.config, SCHEMA, args.set)
-    device = dist.start(args.ngpu)
+    _train(args, config, dist.start(args.ngpu), restart.command("asrllm.bin.train", given))
+    dist.stop()
+
+
+def _train(args: argparse.Namespace, config: ExperimentConfig, device: torch.device, command: str) -> None:
     experiment = Experiment(args.exp)
     experiment.check(config, args.tokenizer)
     if is_finished(args.exp):
@@ -77,7 +84,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         store = args.exp.parent / "frames"
         train_set = cache_frames(train_set, model, config.model, store, device)
         valid_set = cache_frames(valid_set, model, config.model, store, device)
-    command = restart.command("asrllm.bin.train", argv if argv is not None else sys.argv[1:])
     if dist.rank() == 0:
         experiment.start(config, args.tokenizer)  # so late that most mistakes leave no folder behind
         restart.write(args.exp, command)

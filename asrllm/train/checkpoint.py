@@ -131,10 +131,12 @@ class Checkpoints:
         self._prune(step)
 
     def sweep(self) -> None:
-        """Remove what a killed process left half-written."""
+        """Remove what a killed process left half-written, or was about to remove."""
         sweep(self.folder)
         for folder in self.folder.glob(".step-*.gone"):
             shutil.rmtree(folder)
+        if (step := self._resumable()) is not None:
+            self._prune(step)
 
     def steps(self) -> list[int]:
         """Steps of all whole checkpoints, ascending."""
@@ -142,10 +144,10 @@ class Checkpoints:
 
     def latest(self) -> tuple[Tensors, dict[str, Any]] | None:
         """Weights and state to resume from; None before the first checkpoint."""
-        with_state = [step for step in self.steps() if (self.folder / f"step-{step}" / "state.pt").is_file()]
-        if not with_state:
+        step = self._resumable()
+        if step is None:
             return None
-        folder = self.folder / f"step-{with_state[-1]}"
+        folder = self.folder / f"step-{step}"
         state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
         return read_weights(folder / "weights.safetensors"), state
 
@@ -173,6 +175,10 @@ class Checkpoints:
             key: (sums[key] / len(steps)).to(weights[key].dtype) if sums[key].is_floating_point() else sums[key]
             for key in sums
         }
+
+    def _resumable(self) -> int | None:
+        with_state = [step for step in self.steps() if (self.folder / f"step-{step}" / "state.pt").is_file()]
+        return with_state[-1] if with_state else None
 
     def _figures(self, step: int) -> dict[str, Any]:
         return json.loads((self.folder / f"step-{step}" / "figures.json").read_text())

@@ -65,7 +65,7 @@ def test_counts_by_hand(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys
     assert (words_folder / "hyp.trn").read_text().splitlines()[2] == "(b-b-1)"
     pra = (words_folder / "hyp.trn.pra").read_text()
     assert "REF:  on THE mat \nHYP:  on MAT mat \nEval:    S       \n" in pra
-    row = r"\| Sum/Avg *\| +4 +8 +\| 62.5 +12.5 +25.0 +12.5 +50.0 +75.0 \|"
+    row = r"\| Sum/Avg *\| +4 +8 +\| +62.5 +12.5 +25.0 +12.5 +50.0 +75.0 +\|"
     assert re.search(row, (hyp / "result.txt").read_text())
 
 
