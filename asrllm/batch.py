@@ -1,6 +1,8 @@
 """The one noun that data makes and models eat: some utterances, padded at the end."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -26,34 +28,24 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on `device`."""
-        moved = {
-            name: value.to(device, non_blocking=True)
-            for name in ("waves", "wave_lens", "frames", "frame_lens")
-            if (value := getattr(self, name)) is not None
-        }
-        return replace(self, **moved)
+        return replace(self, **self._each(lambda value: value.to(device, non_blocking=True)))
 
     def take(self, rows: list[int]) -> "Batch":
         """Some of its utterances."""
-        taken = {
-            name: value[rows]
-            for name in ("waves", "wave_lens", "frames", "frame_lens")
-            if (value := getattr(self, name)) is not None
-        }
         names, texts = [self.utt_ids[row] for row in rows], [self.texts[row] for row in rows]
-        return replace(self, utt_ids=names, texts=texts, **taken)
+        return replace(self, utt_ids=names, texts=texts, **self._each(lambda value: value[rows]))
 
+    def repeat(self, times: int) -> "Batch":
+        """All utterances, `times` times over."""
+        if times == 1:
+            return self
+        copied = self._each(lambda value: torch.cat([value] * times))
+        return replace(self, utt_ids=self.utt_ids * times, texts=self.texts * times, **copied)
 
-def repeat(batch: Batch, times: int) -> Batch:
-    """All utterances of the batch, `times` times over."""
-    if times == 1:
-        return batch
-    copied = {
-        name: torch.cat([value] * times)
-        for name in ("waves", "wave_lens", "frames", "frame_lens")
-        if (value := getattr(batch, name)) is not None
-    }
-    return replace(batch, utt_ids=batch.utt_ids * times, texts=batch.texts * times, **copied)
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
+        """Its tensors after a change, by name; those that are there."""
+        names = ("waves", "wave_lens", "frames", "frame_lens")
+        return {name: change(value) for name in names if (value := getattr(self, name)) is not None}
 
 
 def pad(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

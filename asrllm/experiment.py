@@ -32,10 +32,10 @@ from asrllm.data.dataset import Dataset, batches
 from asrllm.data.index import Utterances
 from asrllm.data.sampler import BatchConfig, Lengths, Plan
 from asrllm.models.build import ModelConfig, build
-from asrllm.models.ctc import frames_needed
 from asrllm.models.frontend import SAMPLE_RATE
 from asrllm.models.speech_llm import LOSSES, SpeechLLM
 from asrllm.text import tokenizer as tokenizers
+from asrllm.text.spelling import frames_needed
 from asrllm.train import checkpoint
 from asrllm.train.snapshot import Snapshots
 from asrllm.train.stage import Stage, check

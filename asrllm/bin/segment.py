@@ -17,7 +17,7 @@ from asrllm import config as configs
 from asrllm import console
 from asrllm.console import UserError, write_atomically
 from asrllm.data import audio, kaldi
-from asrllm.data.importing import table_id
+from asrllm.data.importing import audio_files
 from asrllm.data.kaldi import Utterance
 from asrllm.data.layouts import AUDIO_SUFFIXES
 from asrllm.data.voice_activity import SegmentConfig, Silero, segment
@@ -72,16 +72,10 @@ def _recordings(folder: Path, channel: int | None) -> list[Utterance]:
     """Whole recordings; a speaker is the folder that a file lies in, or the file itself."""
     if (folder / "wav.scp").is_file():
         return kaldi.read(folder, channel)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    files = audio_files(folder)
     if not files:
         raise UserError(f"{folder}: holds no audio file ({' '.join(AUDIO_SUFFIXES)}) and no wav.scp")
-    recordings = []
-    for path in files:
-        parts = path.relative_to(folder).with_suffix("").parts
-        name = table_id("-".join(parts))
-        speaker = table_id(parts[0]) if len(parts) > 1 else name
-        recordings.append(Utterance(name, speaker, "", str(path), channel=channel))
-    return recordings
+    return [Utterance(name, first or name, "", str(path), channel=channel) for path, name, first in files]
 
 
 if __name__ == "__main__":

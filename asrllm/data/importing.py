@@ -41,20 +41,26 @@ def folder(path: Path) -> Iterator[Utterance]:
     Raises:
         UserError: no audio, a file without text, or text that is empty or not UTF-8.
     """
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+    files = audio_files(path)
     if not files:
         raise UserError(f"{path}: holds no audio file ({' '.join(AUDIO_SUFFIXES)})")
-    for file in files:
-        parts = file.relative_to(path).with_suffix("").parts
+    for file, name, first in files:
         beside = [file.with_suffix(suffix) for suffix in (".txt", ".lab")]
         source = next((text for text in beside if text.is_file()), None)
         if source is None:
             raise UserError(f"{file}: no transcript {beside[0].name} beside it")
-        speaker = table_id(parts[0]) if len(parts) > 1 else ONE_SPEAKER
-        utt_id = table_id("-".join(parts))
-        yield Utterance(
-            utt_id if len(parts) > 1 else f"{speaker}-{utt_id}", speaker, _text(source), str(file.resolve())
-        )
+        utt_id = name if first else f"{ONE_SPEAKER}-{name}"
+        yield Utterance(utt_id, first or ONE_SPEAKER, _text(source), str(file.resolve()))
+
+
+def audio_files(path: Path) -> list[tuple[Path, str, str]]:
+    """Every audio file below a folder, the way to it as an id with `-` for `/`, and its first folder, "" if none."""
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+    ways = [file.relative_to(path).with_suffix("").parts for file in files]
+    return [
+        (file, table_id("-".join(way)), table_id(way[0]) if len(way) > 1 else "")
+        for file, way in zip(files, ways, strict=True)
+    ]
 
 
 def _text(path: Path) -> str:

@@ -11,6 +11,7 @@ from torch.nn.functional import pad as pad_ends
 
 from asrllm.batch import pad, real
 from asrllm.console import UserError
+from asrllm.text.spelling import frames_needed
 
 BLANK = 0
 
@@ -92,11 +93,6 @@ def _backward(at: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
         path.append(at)
         at = at - step.gather(1, at[:, None])[:, 0]
     return torch.stack(path[::-1], 1)
-
-
-def frames_needed(labels: list[int]) -> int:
-    """The fewest frames that spell `labels`: between two equal ones there must be a blank."""
-    return len(labels) + sum(one == other for one, other in zip(labels, labels[1:], strict=False))
 
 
 def _check(lens: list[int], labels: list[list[int]], size: int) -> None:

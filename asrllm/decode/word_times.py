@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from asrllm.console import UserError
-from asrllm.decode.forced_align import Span, forced_align, frames_needed, spans
+from asrllm.decode.forced_align import Span, forced_align, spans
+from asrllm.text.spelling import frames_needed
 from asrllm.text.tokenizer import Tokenizer
 
 

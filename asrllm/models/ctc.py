@@ -76,8 +76,3 @@ def consistency_loss(log_probs: torch.Tensor, lens: torch.Tensor) -> torch.Tenso
     targets = log_probs.detach().roll(len(lens) // 2, 0)  # of each view the other one
     apart = (targets.exp() * (targets - log_probs)).sum(-1)  # (2 B, T)
     return 0.5 * apart[real(lens, log_probs.shape[1])].sum()
-
-
-def frames_needed(labels: list[int]) -> int:
-    """Fewest frames in which CTC can write the labels: one each, and a blank between two equal ones."""
-    return len(labels) + sum(first == second for first, second in zip(labels, labels[1:], strict=False))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from asrllm.batch import Batch, Loss, pad, repeat
+from asrllm.batch import Batch, Loss, pad
 from asrllm.flops import Flops, Work, longest, matrices
 from asrllm.models import llm as llms
 from asrllm.models import packing, prefix, recomputation
@@ -109,7 +109,7 @@ class SpeechLLM(nn.Module):
         it is 0 and costs nothing.
         """
         views = self._views(losses)
-        frames, lens, taps = self._encode(repeat(batch, views), "ctc_intermediate" in losses)
+        frames, lens, taps = self._encode(batch.repeat(views), "ctc_intermediate" in losses)
         made: dict[str, Loss] = {}
         counts = self.targets(batch, losses)
         log_probs = self.ctc(frames) if "ctc" in losses or "cr_ctc" in losses else None

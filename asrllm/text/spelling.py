@@ -12,6 +12,11 @@ from asrllm.text.phonemes import PhonemeTokenizer
 from asrllm.text.tokenizer import CharacterTokenizer, LlmSubsetTokenizer, SentencePieceTokenizer
 
 
+def frames_needed(labels: list[int]) -> int:
+    """Fewest frames in which CTC can write the labels: one each, and a blank between two equal ones."""
+    return len(labels) + sum(first == second for first, second in zip(labels, labels[1:], strict=False))
+
+
 def spell_tokens(units: object, llm: LlmTokenizer) -> dict[int, list[int]]:
     """Labels of each token of the LLM that can be written in these units.
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from asrllm.batch import Batch, repeat
+from asrllm.batch import Batch
 from asrllm.train import stage as stages
 from asrllm.train.optim import seed_everything
 from asrllm.train.stage import Phase
@@ -48,7 +48,7 @@ def estimate(
     """
     stages.apply(phase, model, model.parts)
     trained = [weight for part in phase.train for weight in model.parts[part].parameters()]
-    one, two = (_saved(model, tuple(phase.losses), repeat(row, times), precision, device) for times in (1, 2))
+    one, two = (_saved(model, tuple(phase.losses), row.repeat(times), precision, device) for times in (1, 2))
     weights, training = _size(model.parameters()) // processes, 3 * _size(trained) // processes
     return Memory(weights, training, one + (rows - 1) * (two - one))
 

@@ -10,10 +10,11 @@ from toy_speech_llm import Letters, batch, gpt2, llama, model, rows_of
 from asrllm.batch import Batch
 from asrllm.models import lora, speech_llm
 from asrllm.models.conformer import Conformer, ConformerConfig
-from asrllm.models.ctc import CtcHead, consistency_loss, ctc_loss, frames_needed
+from asrllm.models.ctc import CtcHead, consistency_loss, ctc_loss
 from asrllm.models.llm import embed
 from asrllm.models.lora import LoraConfig
 from asrllm.models.posterior import PosteriorConfig, PosteriorProjector, label_runs
+from asrllm.text.spelling import frames_needed
 
 
 @pytest.mark.parametrize("make", [llama, gpt2])

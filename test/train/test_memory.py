@@ -9,7 +9,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from toy import ToyModel, make_batch
 
-from asrllm.batch import repeat
 from asrllm.train import memory
 from asrllm.train.stage import Phase
 
@@ -23,7 +22,7 @@ def test_rows_weigh_what_they_weigh_together(trained: tuple[str, ...]) -> None:
     size = memory.estimate(model, phase, row, 20, "fp32", CPU)
     assert size.weights == 4 * 25
     assert size.training == 3 * 4 * (25 if "encoder" in trained else 9)
-    assert size.activations == memory._saved(model, ("near",), repeat(row, 20), "fp32", CPU)
+    assert size.activations == memory._saved(model, ("near",), row.repeat(20), "fp32", CPU)
     shared = memory.estimate(model, phase, row, 20, "fp32", CPU, processes=4)
     assert (shared.weights, shared.training) == (size.weights // 4, size.training // 4)
     assert shared.activations == size.activations
