@@ -226,6 +226,17 @@ def terminal() -> Iterator[int]:
     os.close(slave)
 
 
+@pytest.mark.parametrize(("jobs", "given", "threads"), [([], "", ""), (["JOB=1:2"], "", "3"), (["JOB=1:2"], "5", "5")])
+def test_jobs_share_the_cores(tmp_path: Path, jobs: list[str], given: str, threads: str) -> None:
+    (tmp_path / "nproc").write_text("#!/bin/sh\necho 7\n")
+    (tmp_path / "nproc").chmod(0o755)
+    setting = ["env", "-u", "OMP_NUM_THREADS", f"PATH={tmp_path}:{os.environ['PATH']}"]
+    setting += [f"OMP_NUM_THREADS={given}"] if given else []
+    run(*setting, RUNNER, *jobs, "x.JOB.log", "bash", "-c", 'echo "threads <${OMP_NUM_THREADS:-}>"', cwd=tmp_path)
+    logs = list(tmp_path.glob("x.*.log"))
+    assert logs and all(f"\nthreads <{threads}>\n" in log.read_text() for log in logs)
+
+
 @pytest.mark.parametrize(("jobs", "drawn"), [([], True), (["JOB=1:2"], False)])
 def test_a_single_job_learns_the_terminal(tmp_path: Path, terminal: int, jobs: list[str], drawn: bool) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "ASRLLM_PROGRESS"}
@@ -309,10 +320,12 @@ def test_a_schedule_names_all_training_stages(recipe: Path) -> None:
     assert result.returncode == 2 and "no such schedule: none.sh" in result.stderr
 
 
-def test_several_gpus_start_one_process_each(recipe: Path) -> None:
+def test_each_gpu_has_a_process_and_the_cpu_as_many_as_asked_for(recipe: Path) -> None:
     stage = ["--train_encoder", "conf/encoder.yaml", "--stage", "4", "--stop_stage", "4"]
     assert " torchrun --standalone --nproc_per_node 2 -m asrllm.bin.train " in dry(recipe, *stage, "--ngpu", "2")[0]
-    assert " python -m asrllm.bin.train " in dry(recipe, *stage, "--ngpu", "1")[0]
+    assert " python -m asrllm.bin.train " in dry(recipe, *stage, "--ngpu", "1", "--nproc", "2")[0]
+    assert " torchrun --standalone --nproc_per_node 2 -m asrllm.bin.train " in dry(recipe, *stage, "--nproc", "2")[0]
+    assert " python -m asrllm.bin.train " in dry(recipe, *stage)[0]
 
 
 @pytest.mark.parametrize(
@@ -321,6 +334,7 @@ def test_several_gpus_start_one_process_each(recipe: Path) -> None:
         (["--stge", "2"], "unknown option --stge"),
         (["--nj", "x"], "--nj takes a whole number, not 'x'"),
         (["--nj", "0"], "--nj takes a number from 1, not '0'"),
+        (["--nproc", "0"], "--nproc takes a number from 1, not '0'"),
         (["--train_set", ""], "--train_set is required"),
         (["--train_align", "conf/none.yaml"], "no such configuration file: conf/none.yaml"),
         (["--decode", "conf/ctc.yaml"], "--decode needs an experiment"),

@@ -8,7 +8,12 @@ set -uo pipefail
 
 # shellcheck source=jobs.sh
 . "$(dirname "${BASH_SOURCE[0]}")/jobs.sh"
-max_jobs=${max_jobs:-$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1)} # nproc counts threads of OpenMP where it may
+cores=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1) # nproc counts threads of OpenMP where it may
+max_jobs=${max_jobs:-$cores}
+at_once=$(( last - first + 1 < max_jobs ? last - first + 1 : max_jobs ))
+if (( at_once > 1 )); then # jobs at the same time share the cores
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(( cores > at_once ? cores / at_once : 1 ))}
+fi
 
 run_job() { # run_job LOG COMMAND ...: the command between the log's head and tail
     local file=$1 start code

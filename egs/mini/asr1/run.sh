@@ -15,5 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
     --train_encoder conf/train_encoder.yaml \
     --train_align conf/train_align.yaml \
     --decode "conf/decode_ctc.yaml conf/decode_beam.yaml conf/decode_joint.yaml" \
+    --nproc 2 \
+    --nj 2 \
     --command "./run.sh${*:+ $*}" \
     "$@"
