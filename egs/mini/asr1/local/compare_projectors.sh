@@ -15,6 +15,7 @@ help_message="usage: local/compare_projectors.sh [options]; stages 1 to 4 of run
   --tokenizer DIR      the units it was trained with (exp/tokenizer)
   --expdir DIR         where the experiments go (exp_projectors)
   --ngpu N             GPUs (0)
+  --nproc N            training processes on the CPU (2)
 A run that is started again continues where it stopped."
 projectors="posterior linear conv transformer window_qformer segment_qformer"
 flops=8e13
@@ -23,9 +24,11 @@ encoder=exp/train_encoder
 tokenizer=exp/tokenizer
 expdir=exp_projectors
 ngpu=0
+nproc=2
 # shellcheck source=../../../../utils/parse_options.sh
 . ../../../utils/parse_options.sh
 
+(( ngpu == 0 )) || nproc=$ngpu
 experiments=()
 for name in $projectors; do
     exp=$expdir/$name
@@ -33,7 +36,8 @@ for name in $projectors; do
     [[ $name != posterior ]] || config=conf/train_align.yaml
     phase="{flops: $flops, train: {projector: 1.0e-3}, losses: {llm: 1.0}, warmup_steps: 20, schedule: cosine}"
     $train_cmd --gpu "$ngpu" "$exp/log/train.log" \
-        python -m asrllm.bin.train --config "$config" --train_data dump/train --valid_data dump/dev \
+        torchrun --standalone --nproc_per_node "$nproc" -m asrllm.bin.train --config "$config" \
+        --train_data dump/train --valid_data dump/dev \
         --tokenizer "$tokenizer" --exp "$exp" --ngpu "$ngpu" --set "stage.phases=[$phase]" \
         --set "stage.init={encoder: $encoder, ctc: $encoder}" \
         --set "train.valid_every_steps=$every" --set train.log_every_steps=5
