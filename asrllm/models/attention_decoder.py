@@ -13,6 +13,7 @@ from torch import nn
 
 from asrllm.batch import pad, real
 from asrllm.flops import Flops, matrices
+from asrllm.models.dropout import Dropout
 from asrllm.models.transformer import Layer, LayersConfig
 from asrllm.text.tokenizer import BLANK
 
@@ -35,7 +36,7 @@ class AttentionDecoder(nn.Module):
         self.smoothing = config.label_smoothing
         self.inputs = nn.Sequential(nn.Linear(dim, config.dim), nn.LayerNorm(config.dim))
         self.embedding = nn.Embedding(units, config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers: Any = nn.ModuleList(Layer(config, hears=True) for _ in range(config.layers))
         self.out = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, units))
 

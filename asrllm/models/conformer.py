@@ -14,6 +14,7 @@ from asrllm.batch import real
 from asrllm.config import Config
 from asrllm.flops import Flops, matrices
 from asrllm.models.attention import RelativeAttention, RotaryAttention, rotary_table, sinusoids
+from asrllm.models.dropout import Dropout
 from asrllm.models.frontend import FrontendConfig, LogMel
 from asrllm.models.transformer import feed_forward
 
@@ -121,7 +122,7 @@ class Subsampling(nn.Module):
         for _ in range(self.halvings):
             self.bins.append((self.bins[-1] + 1) // 2)
         self.out = nn.Linear(channels * self.bins[-1], config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def output_lens(self, lens: torch.Tensor) -> torch.Tensor:
         """Frames after the strides."""
@@ -159,7 +160,7 @@ class Block(nn.Module):
         self.convolution = Convolution(config)
         self.feed_out = feed_forward(config.dim, config.feed_forward, config.dropout)
         self.norm = nn.LayerNorm(config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, frames: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """(B, T, D) to (B, T, D); `mask` (B, T) is True on real frames."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from asrllm.batch import real
 from asrllm.flops import Flops, matrices
+from asrllm.models.dropout import Dropout
 from asrllm.text.tokenizer import BLANK
 
 
@@ -27,7 +28,7 @@ class CtcHead(nn.Module):
         super().__init__()
         self.units, self.blank_penalty = units, blank_penalty
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out = nn.Linear(dim, units)
         self.lower = None if lower_units is None else CtcHead(dim, lower_units, dropout=dropout)
 

@@ -10,6 +10,7 @@ from torch import nn
 from asrllm.config import Config
 from asrllm.flops import Flops, matrices
 from asrllm.models.attention import RotaryAttention, rotary_table
+from asrllm.models.dropout import Dropout
 
 
 class LayersConfig(Config):
@@ -36,7 +37,7 @@ class Layer(nn.Module):
         self.head_dim = config.dim // config.heads
         self.norm = nn.LayerNorm(config.dim)
         self.attention = RotaryAttention(config.dim, config.heads, config.dropout)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.hearing = Hearing(config) if hears else None
         self.feed = feed_forward(config.dim, config.feed_forward, config.dropout)
 
@@ -72,7 +73,7 @@ class Hearing(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(config.dim)
         self.attention = nn.MultiheadAttention(config.dim, config.heads, config.dropout, batch_first=True)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def flops(self, queries: float, keys: float, pairs: float) -> Flops:
         """Of so many positions that hear, positions that are heard, and pairs of them."""
@@ -91,7 +92,7 @@ def feed_forward(dim: int, hidden: int, dropout: float) -> nn.Sequential:
         nn.LayerNorm(dim),
         nn.Linear(dim, hidden),
         nn.SiLU(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(hidden, dim),
-        nn.Dropout(dropout),
+        Dropout(dropout),
     )

@@ -30,9 +30,7 @@ def make_optimizer(
         for chosen, decay in ((decayed, weight_decay), (plain, 0.0)):
             if chosen:
                 groups.append({"params": chosen, "weight_decay": decay, "part": part, "peak": peak, "lr": peak})
-    # The library would take split weights one by one.
-    split = any(dist.is_split(weight) for part in phase.train for weight in parts[part].parameters())
-    return torch.optim.AdamW(groups, betas=betas, foreach=split or None)
+    return torch.optim.AdamW(groups, betas=betas, fused=True)
 
 
 def rate_factor(phase: Phase, step: int, place: float, warmed: float) -> float:
