@@ -15,5 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
     --train_align conf/train_align.yaml \
     --decode "conf/decode_ctc.yaml conf/decode_fusion.yaml conf/decode_greedy.yaml conf/decode_joint.yaml" \
     --baseline conf/zero_shot.yaml \
+    --nproc 2 \
+    --nj 2 \
     --command "./run.sh${*:+ $*}" \
     "$@"
