@@ -122,6 +122,12 @@ TRAINING = {
         [],
         "stage.phases.0.losses: this model has no loss 'cct': it has ctc",
     ),
+    "coarse LLM": (
+        "train_align_posterior",
+        lambda: None,
+        ["--set", "model.llm.dtype=bf16", *phases("steps: 1, train: {llm: 1.0e-5}, losses: {llm: 1.0}")],
+        "stage.phases.0.train: llm, whose weights model.llm.dtype keeps in bf16, too coarse for updates of usual rates",
+    ),
     "no LLM": (
         "train_align_posterior",
         lambda: shutil.rmtree("llm"),
