@@ -13,8 +13,7 @@ help_message="usage: ./run.sh [--stage N] [--stop_stage N] [--nj N] [--ngpu N] [
   --stage N, --stop_stage N   first and last stage to run (1, 10)
   --nj N                      decoding jobs (1)
   --ngpu N                    GPUs for training and decoding; 0 is the CPU (0)
-  --nproc N                   training processes on the CPU, with one thread each (1); two are nearly twice as fast as
-                              one with two threads, and share the work of a step, so halve its max_seconds
+  --nproc N                   training processes on the CPU, with a thread each (1); max_seconds of a batch is for each
   --dry_run                   print the commands, run nothing
   --quick                     a tiny encoder, a few steps and CTC alone, in minutes on a CPU and in folders of its own
                               (data_quick dump_quick exp_quick): shows that all stages run, not what the recipe can do
