@@ -165,8 +165,8 @@ def new_model(config: ExperimentConfig, units: Path) -> SpeechLLM:
     """The model before training: pretrained parts, then what `stage.init` takes from experiments or snapshots.
 
     Raises:
-        UserError: a part or loss that the model has not, an LLM too coarse to train, a part that does not load, encoders
-            that cannot be swapped in.
+        UserError: a part or loss that the model has not, an LLM too coarse to train, a part that does not load,
+            encoders that cannot be swapped in.
     """
     check(config.stage, config.model.parts)
     _check_losses(config)
@@ -218,7 +218,7 @@ def _check_precision(config: ExperimentConfig) -> None:
         if "llm" in phase.train and config.model.llm is not None and config.model.llm.dtype == "bf16":
             raise UserError(
                 f"stage.phases.{number}.train: llm, whose weights model.llm.dtype keeps in bf16, too coarse for "
-                "updates of usual rates: set model.llm.dtype to fp32 (activations are bf16 all the same), or train llm.lora"
+                "updates of usual rates: set it to fp32 (activations are bf16 all the same), or train llm.lora"
             )
 
 
