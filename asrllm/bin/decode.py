@@ -22,6 +22,7 @@ from asrllm.data.dataset import Dataset, batches
 from asrllm.decode import guards
 from asrllm.decode.decoder import DecodeConfig, PretrainedConfig, decode, prepared
 from asrllm.decode.fusion import FusionConfig, Pieces
+from asrllm.decode.hotword_prompt import HotwordPrompt
 from asrllm.decode.hotwords import HotwordTree
 from asrllm.decode.joint import Companions, JointConfig
 from asrllm.decode.prior import PRIOR_FILE, read_prior
@@ -111,6 +112,8 @@ def _fingerprint(config: DecodeConfig, exp: Path, utterances: Sequence[kaldi.Utt
     files = [exp / "weights.safetensors", *([exp / PRIOR_FILE] if _wants_prior(config) else [])]
     if isinstance(config.search, JointConfig) and config.search.hotwords is not None:
         files.append(Path(config.search.hotwords))
+    if config.hotword_prompt is not None:
+        files.append(Path(config.hotword_prompt.file))
     stamps = [(each.stat().st_size, each.stat().st_mtime_ns) for each in files if each.is_file()]
     whole = repr((config.model_dump_json(), stamps, [(each.utt_id, each.source, each.seconds) for each in utterances]))
     return hashlib.sha256(whole.encode()).hexdigest()
@@ -146,13 +149,14 @@ def _recogniser(config: DecodeConfig, exp: Path, device: torch.device) -> Iterat
                 f"{exp}: its CTC units are phonemes, of which search.type {search.type} can make no words without a "
                 "lexicon: choose ctc_greedy or ctc_prefix"
             )
-        joint = _companions(search, experiment, model) if isinstance(search, JointConfig) else Companions()
+        joint = _companions(config, experiment, model)
         pieces = _pieces(search, experiment, model, device) if isinstance(search, FusionConfig) else None
         with ExitStack() as stack:
             for part in (model, joint.lm, pieces.lm.llm if pieces else None):
                 if part is not None:
                     stack.enter_context(prepared(part.to(device), config))
-            opening = Opening(model.llm, model.before()) if model.llm is not None else None
+            shared = None if joint.hotword_prompt is None else model.prompt_line
+            opening = Opening(model.llm, model.before(), shared) if model.llm is not None else None
             yield lambda batch: decode(model, batch.to(device), config, SAMPLE_RATE, joint, pieces, opening)
 
 
@@ -169,25 +173,39 @@ def load_text_lm(config: TextLmConfig, device: torch.device) -> TextLm:
     return text_lm(config, llm, LlmTokenizer(config.model))
 
 
-def _companions(config: object, experiment: Experiment, model: SpeechLLM) -> Companions:
-    """What joint decoding takes from elsewhere: an LM over the tokens of the model's LLM, the label prior, hotwords."""
-    if not isinstance(config, JointConfig):
-        return Companions()
-    wanted = config.weights.prior is not None
+def _companions(config: DecodeConfig, experiment: Experiment, model: SpeechLLM) -> Companions:
+    """What a search of the LLM takes from elsewhere: an LM over its tokens, the label prior, hotwords."""
+    search, prompt = config.search, _hotword_prompt(config, model)
+    if not isinstance(search, JointConfig):
+        return Companions(hotword_prompt=prompt)
+    wanted = search.weights.prior is not None
     log_prior = read_prior(experiment.folder / PRIOR_FILE, model.ctc_tokenizer.size) if wanted else None
-    hotwords = _hotwords(config, Path(config.hotwords), model) if config.hotwords is not None else None
+    return Companions(_lm(search, model), log_prior, _hotwords(search, model), prompt)
+
+
+def _lm(config: JointConfig, model: SpeechLLM) -> torch.nn.Module | None:
     if config.lm is None:
-        return Companions(None, log_prior, hotwords)
+        return None
     if not LlmTokenizer(config.lm).same_vocabulary(model.llm_tokenizer):
         raise UserError(f"{config.lm}: other tokens than those of the model's LLM: joint decoding needs one vocabulary")
-    return Companions(load_llm(LlmConfig(model=config.lm)), log_prior, hotwords)
+    return load_llm(LlmConfig(model=config.lm))
 
 
-def _hotwords(config: JointConfig, path: Path, model: SpeechLLM) -> HotwordTree:
-    """The phrases of a file over the tokens of the model's LLM."""
-    phrases, tokens = read_hotwords(path), model.llm_tokenizer
-    check_hotwords(phrases, tokens, model.ctc_tokenizer if config.weights.ctc is not None else None, str(path))
+def _hotwords(config: JointConfig, model: SpeechLLM) -> HotwordTree | None:
+    """The phrases that the search favours, over the tokens of the model's LLM."""
+    if config.hotwords is None:
+        return None
+    phrases, tokens = read_hotwords(Path(config.hotwords)), model.llm_tokenizer
+    check_hotwords(phrases, tokens, model.ctc_tokenizer if config.weights.ctc is not None else None, config.hotwords)
     return HotwordTree(phrases, tokens.strings, model.llm.get_output_embeddings().weight.shape[0])
+
+
+def _hotword_prompt(config: DecodeConfig, model: SpeechLLM) -> HotwordPrompt | None:
+    """The phrases that the prompt may name."""
+    if config.hotword_prompt is None:
+        return None
+    phrases = read_hotwords(Path(config.hotword_prompt.file))
+    return HotwordPrompt(config.hotword_prompt, phrases, model.ctc_tokenizer, model.llm_tokenizer)
 
 
 def _decode(

@@ -16,9 +16,10 @@ from asrllm.decode.beam import Finished
 from asrllm.decode.ctc_search import CtcGreedyConfig, CtcPrefixConfig, ctc_greedy, prefix_beam_search
 from asrllm.decode.fusion import Fusion, FusionConfig, Pieces
 from asrllm.decode.guards import Found, GuardsConfig, guarded
+from asrllm.decode.hotword_prompt import HotwordPromptConfig
 from asrllm.decode.joint import Companions, JointConfig, joint_search
 from asrllm.decode.packed import packed
-from asrllm.decode.scorer import Opening, SpeechModel, Tokenizer
+from asrllm.decode.scorer import Opening, SpeechModel, Tokenizer, encoded
 from asrllm.decode.speculative import SpeculativeConfig, drafted_search
 from asrllm.hypothesis import Hypothesis, NBest
 
@@ -42,6 +43,7 @@ class DecodeConfig(Config):
         pydantic.Field(discriminator="type"),
     ]
     guards: GuardsConfig = GuardsConfig()
+    hotword_prompt: HotwordPromptConfig | None = None
     batch_seconds: float = pydantic.Field(60.0, gt=0.0)
     dtype: Literal["float32", "bfloat16"] = "float32"
     packed: bool = True
@@ -55,6 +57,10 @@ class DecodeConfig(Config):
             raise ValueError(f"guards.loop stops an LLM that writes, which search.type {name} has not: leave it out")
         if on.ctc_agreement is not None and isinstance(self.search, CtcGreedyConfig | CtcPrefixConfig):
             raise ValueError(f"guards.ctc_agreement: search.type {name} gives the text of CTC itself: leave it out")
+        if self.hotword_prompt is not None and not isinstance(self.search, JointConfig | SpeculativeConfig):
+            raise ValueError(
+                f"hotword_prompt is text for an LLM, which search.type {name} does not prompt: leave it out"
+            )
         return self
 
 
@@ -78,8 +84,8 @@ def decode(
 ) -> list[NBest]:
     """Recognise a batch; one n-best list per utterance, in the order of the batch.
 
-    `companions` are what joint decoding wants beside the model, `pieces` what fusion does; `opening` is the model's
-    text before the audio, so that it is read once for all batches.
+    `companions` are what a search of the LLM wants beside the model, `pieces` what fusion does; `opening` is the
+    model's text before the audio, so that it is read once for all batches.
 
     Raises:
         UserError: the model cannot be searched, or gives what is not a number.
@@ -90,7 +96,7 @@ def decode(
             model,
             batch,
             config.guards,
-            lambda some: _search(model, some, config, sample_rate, companions, pieces, opening),
+            lambda some: _search(model, some, config, sample_rate, companions or Companions(), pieces, opening),
         )
     seconds = _seconds(batch, sample_rate)
     return [NBest(*each) for each in zip(batch.utt_ids, seconds, hypotheses, counts, strict=True)]
@@ -101,12 +107,17 @@ def _search(
     batch: Batch,
     config: DecodeConfig,
     sample_rate: int,
-    companions: Companions | None,
+    companions: Companions,
     pieces: Pieces | None,
     opening: Opening | None,
 ) -> Found:
     seconds = _seconds(batch, sample_rate)
     counts: list[dict[str, int]] = [{} for _ in seconds]
+    hints = None
+    if companions.hotword_prompt is not None:
+        batch = encoded(model, batch)
+        hints, counts = companions.hotword_prompt.hints(*model.ctc_log_probs(batch))
+        opening = Opening(model.llm, model.before(), model.prompt_line) if opening is None else opening
     match config.search:
         case CtcGreedyConfig():
             hypotheses = _ctc(model, batch)
@@ -116,11 +127,11 @@ def _search(
             assert pieces is not None, "fusion wants an LM"
             hypotheses, counts = _fusion(model, batch, pieces)
         case JointConfig():
-            both = companions or Companions()
-            beams = joint_search(model, batch, config.search, seconds, both, opening, config.guards.loop)
+            beams = joint_search(model, batch, config.search, seconds, companions, opening, config.guards.loop, hints)
             hypotheses = [[_spell(each, model.llm_tokenizer) for each in pool] for pool in beams]
         case SpeculativeConfig():
-            best, counts = drafted_search(model, batch, config.search, seconds, opening, config.guards.loop)
+            best, passes = drafted_search(model, batch, config.search, seconds, opening, config.guards.loop, hints)
+            counts = [one | other for one, other in zip(passes, counts, strict=True)]
             hypotheses = [[_spell(each, model.llm_tokenizer)] for each in best]
         case PretrainedConfig():
             raise ValueError("a pretrained recogniser is run by transformers, not by a search")

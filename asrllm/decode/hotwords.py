@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from asrllm.text.spelling import is_unspaced
+
 SPACE = " "
 UNKNOWN = "\U0010ffff"  # stands for a part of a letter, which no phrase has
 
@@ -41,7 +43,7 @@ class HotwordTree:
         self._link()
 
     def _add(self, phrase: str) -> None:
-        spaced = not _is_unspaced(phrase[0])
+        spaced = not is_unspaced(phrase[0])
         place = 0
         for number, letter in enumerate(SPACE + phrase if spaced else phrase):
             children = self.nodes[place].children
@@ -50,7 +52,7 @@ class HotwordTree:
                 self.nodes.append(_Node(number if spaced else number + 1))
             place = children[letter]
         self.nodes[place].whole = len(phrase)
-        self.nodes[place].spaced = not _is_unspaced(phrase[-1])
+        self.nodes[place].spaced = not is_unspaced(phrase[-1])
 
     def _link(self) -> None:
         """Failure links, nearest nodes first."""
@@ -119,8 +121,3 @@ class HotwordScorer:
         steps = [self.tree.step(place, token, token in self.end_ids) for place, token in pairs.T.tolist()]
         gains, after = (torch.tensor(column, device=tokens.device) for column in zip(*steps, strict=True))
         return gains.double()[inverse].view_as(tokens), after[inverse].view_as(tokens)
-
-
-def _is_unspaced(letter: str) -> bool:
-    """Whether a letter is of a writing without spaces between words."""
-    return unicodedata.name(letter, "").startswith(("CJK UNIFIED", "HIRAGANA", "KATAKANA"))

@@ -21,6 +21,7 @@ from asrllm.decode.ctc_prefix import CtcPrefix
 from asrllm.decode.ctc_scorer import Chains, CtcScorer
 from asrllm.decode.ctc_words import CtcWordScorer
 from asrllm.decode.guards import LoopConfig
+from asrllm.decode.hotword_prompt import HotwordPrompt
 from asrllm.decode.hotwords import HotwordScorer, HotwordTree
 from asrllm.decode.scorer import CandidateScorer, LlmScorer, Opening, Scorer, SpeechModel, encoded, llm_scorer
 from asrllm.text.spelling import Words, first_space, spell_tokens
@@ -93,6 +94,7 @@ class Companions:
     lm: Any = None  # a causal LM of transformers
     log_prior: torch.Tensor | None = None  # of the CTC labels, see `decode/prior.py`
     hotwords: HotwordTree | None = None
+    hotword_prompt: HotwordPrompt | None = None
 
 
 def joint_search(
@@ -103,8 +105,11 @@ def joint_search(
     companions: Companions,
     opening: Opening | None = None,
     loop: LoopConfig | None = None,
+    hints: list[list[int]] | None = None,
 ) -> list[list[Finished]]:
-    """The n best hypotheses of each utterance of `seconds`; `opening` as in `llm_scorer`, `loop` as in `beam_search`.
+    """The n best hypotheses of each utterance of `seconds`.
+
+    `opening` and `hints` as in `llm_scorer`, `loop` as in `beam_search`. Without the speech the LLM has no hints.
 
     Raises:
         UserError: units or vocabularies that cannot be joined; see also `beam_search`.
@@ -113,8 +118,8 @@ def joint_search(
     least = [max(config.min_tokens, int(config.min_tokens_per_second * each)) for each in seconds]
     weights, device = config.weights.given(), batch.wave_lens.device
     batch = encoded(model, batch)
-    opening = opening or Opening(model.llm, model.before())
-    scorers: dict[str, Scorer[Any]] = {"llm": llm_scorer(model, batch, max(limits), opening)}
+    opening = Opening(model.llm, model.before()) if opening is None else opening
+    scorers: dict[str, Scorer[Any]] = {"llm": llm_scorer(model, batch, max(limits), opening, hints)}
     if "lm" in weights:
         assert companions.lm is not None, "the configuration names a language model"
         scorers["lm"] = _lm_scorer(companions.lm, model, len(batch), max(limits))

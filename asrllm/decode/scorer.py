@@ -36,6 +36,9 @@ class CtcTokenizer(Tokenizer, Protocol):
 class LlmTokenizer(Tokenizer, Protocol):
     """The tokens of the LLM."""
 
+    def encode_template(self, text: str) -> list[int]:
+        """The tokens of a piece of the prompt."""
+
     def encode_transcript(self, text: str) -> list[int]:
         """The tokens that the LLM writes for a transcript, without an end token."""
 
@@ -61,6 +64,10 @@ class SpeechModel(Protocol):
 
     def before(self) -> torch.Tensor:
         """Embeddings (P, H) of the text that every prefix begins with; P may be 0."""
+
+    @property
+    def prompt_line(self) -> int:
+        """Positions of `before` on lines above that of the audio."""
 
     def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings (B, L, H) from there to the transcript, zeros past the end, and their lengths (B,), at least 1."""
@@ -128,9 +135,10 @@ class LlmState:
 class Opening:
     """What all prefixes of a decoding begin with: read once, whatever the number of batches."""
 
-    def __init__(self, llm: PreTrainedModel, embeds: torch.Tensor) -> None:
-        """`embeds` (P, H); P may be 0."""
-        self.llm, self.embeds = llm, embeds
+    def __init__(self, llm: PreTrainedModel, embeds: torch.Tensor, shared: int | None = None) -> None:
+        """`embeds` (P, H); P may be 0. Where utterances have hints they share the first `shared` positions only."""
+        self.llm, self.embeds = llm, embeds[:shared]
+        self.rest = embeds[len(self.embeds) :]  # (P - shared, H), between an utterance's hint and its prefix
         self._read: TreeCache | None = None
 
     def __len__(self) -> int:
@@ -278,10 +286,37 @@ def encoded(model: SpeechModel, batch: Batch) -> Batch:
     return replace(batch, frames=frames, frame_lens=lens)
 
 
-def llm_scorer(model: SpeechModel, batch: Batch, max_tokens: int, opening: Opening | None = None) -> LlmScorer:
-    """The LLM of `model` after its prompt and the speech of `batch`; `opening` if that of other batches is at hand."""
-    opening = opening or Opening(model.llm, model.before())
-    return LlmScorer(model.llm, *model.prefix(batch), max_tokens, model.heard(batch), opening)
+def llm_scorer(
+    model: SpeechModel,
+    batch: Batch,
+    max_tokens: int,
+    opening: Opening | None = None,
+    hints: list[list[int]] | None = None,
+) -> LlmScorer:
+    """The LLM of `model` after its prompt and the speech of `batch`.
+
+    `opening` if that of other batches is at hand; `hints`: tokens of each utterance, after what the opening shares.
+    """
+    if opening is None:  # an empty one is false
+        opening = Opening(model.llm, model.before())
+    embeds, lens = model.prefix(batch)
+    if hints is not None or len(opening.rest):
+        embeds, lens = _hinted(opening, embeds, lens, hints or [[]] * len(batch))
+    return LlmScorer(model.llm, embeds, lens, max_tokens, model.heard(batch), opening)
+
+
+def _hinted(
+    opening: Opening, embeds: torch.Tensor, lens: torch.Tensor, hints: list[list[int]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each prefix of `embeds` (B, L, H), real up to `lens` (B,), after its hint and the rest of the opening."""
+    embed = opening.llm.get_input_embeddings()
+    ids = [torch.tensor(hint, dtype=torch.long, device=embeds.device) for hint in hints]
+    rows = [
+        torch.cat([embed(hint).to(embeds.dtype), opening.rest.to(embeds.dtype), row[:size]])
+        for hint, row, size in zip(ids, embeds, lens.tolist(), strict=True)
+    ]
+    longer, longer_lens = pad(rows)
+    return longer, longer_lens.to(lens.device)
 
 
 def check_llm(llm: PreTrainedModel, size: int) -> None:

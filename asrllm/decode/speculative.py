@@ -99,13 +99,14 @@ def drafted_search(
     seconds: list[float],
     opening: Opening | None = None,
     loop: LoopConfig | None = None,
+    hints: list[list[int]] | None = None,
 ) -> tuple[list[Finished], list[dict[str, int]]]:
     """`speculative_search` from the best path of the CTC head, for utterances of `seconds`; see `llm_scorer`."""
     limits = [token_limit(each, config.greedy) for each in seconds]
     batch = encoded(model, batch)
     paths = ctc_greedy(*model.ctc_log_probs(batch))
     drafts = [model.llm_tokenizer.encode_transcript(model.ctc_tokenizer.decode(labels)) for labels, _ in paths]
-    scorer = llm_scorer(model, batch, max(limits), opening)
+    scorer = llm_scorer(model, batch, max(limits), opening, hints)
     return speculative_search(scorer, drafts, model.llm_end_ids, limits, config, loop)
 
 

@@ -6,7 +6,6 @@ units and posteriors; not audio, recordings or files.
 """
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import torch
 
 from asrllm.console import UserError
 from asrllm.decode.forced_align import Span, forced_align, spans
-from asrllm.text.spelling import frames_needed
+from asrllm.text.spelling import frames_needed, is_unspaced
 from asrllm.text.tokenizer import Tokenizer
 
 
@@ -94,7 +93,7 @@ def _words(
     begins = [
         place
         for place, label in enumerate(labels)
-        if place == 0 or units.starts_word(label) or _is_word(before[place][-1:]) or _is_word(pieces[place][:1])
+        if place == 0 or units.starts_word(label) or is_unspaced(before[place][-1:]) or is_unspaced(pieces[place][:1])
     ]
     words, timed = text.split(), []
     for number, (first, last) in enumerate(zip(begins, [*begins[1:], len(labels)], strict=False)):
@@ -103,11 +102,6 @@ def _words(
         if own and word:
             timed.append(_join(word, own, frame_seconds))
     return timed
-
-
-def _is_word(letter: str) -> bool:
-    """Whether a letter is of a writing without spaces, and so counts as a word of its own."""
-    return bool(letter) and unicodedata.name(letter, "").startswith(("CJK UNIFIED", "HIRAGANA", "KATAKANA"))
 
 
 def _join(word: str, found: Sequence[Span], frame_seconds: float) -> TimedWord:

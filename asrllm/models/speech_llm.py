@@ -220,6 +220,11 @@ class SpeechLLM(nn.Module):
         """Embeddings (P, H) of the text before the audio, the same for all utterances."""
         return prefix.before(self.llm, self._prompt(), self.llm.get_input_embeddings().weight)
 
+    @property
+    def prompt_line(self) -> int:
+        """Positions of `before` on lines above that of the audio: a line more would stand there."""
+        return self._prompt().line
+
     def prefix(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Speech and text after: embeddings (B, L, H), real positions first, and their lengths, at least 1."""
         frames, lens = self.encode(batch)

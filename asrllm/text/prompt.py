@@ -38,6 +38,7 @@ class Prompt:
     before: list[int]
     after: list[int]
     end: int
+    line: int = 0  # tokens of `before` on lines above that of the audio; 0 where a token crosses the border
 
 
 def tokenize(config: PromptConfig, llm: LlmTokenizer) -> Prompt:
@@ -50,4 +51,6 @@ def tokenize(config: PromptConfig, llm: LlmTokenizer) -> Prompt:
     end = llm.encode_template(config.end) if config.end else [llm.end_id]
     if len(end) != 1:
         raise UserError(f"prompt.end {config.end!r} is {len(end)} tokens of the LLM: give text that is exactly one")
-    return Prompt(llm.encode_template(before), llm.encode_template(after), end[0])
+    tokens, above = llm.encode_template(before), llm.encode_template(before[: before.rfind("\n") + 1])
+    line = len(above) if tokens[: len(above)] == above else 0
+    return Prompt(tokens, llm.encode_template(after), end[0], line)

@@ -4,6 +4,7 @@ Where a token is a chain of labels of its own, by `spell_tokens`; where only a w
 and units; not posteriors, not searches.
 """
 
+import unicodedata
 from functools import lru_cache
 
 from asrllm.console import UserError
@@ -15,6 +16,11 @@ from asrllm.text.tokenizer import CharacterTokenizer, LlmSubsetTokenizer, Senten
 def frames_needed(labels: list[int]) -> int:
     """Fewest frames in which CTC can write the labels: one each, and a blank between two equal ones."""
     return len(labels) + sum(first == second for first, second in zip(labels, labels[1:], strict=False))
+
+
+def is_unspaced(letter: str) -> bool:
+    """Whether a letter is of a writing without spaces between words; none is not."""
+    return bool(letter) and unicodedata.name(letter, "").startswith(("CJK UNIFIED", "HIRAGANA", "KATAKANA"))
 
 
 def spell_tokens(units: object, llm: LlmTokenizer) -> dict[int, list[int]]:
