@@ -4,6 +4,7 @@ Each command writes a table (.md), the same values (.json) and a picture (.png) 
 """
 
 import argparse
+import itertools
 import json
 import logging
 import math
@@ -22,8 +23,8 @@ from asrllm.analysis import alignment, listening, pictures, runs, tables
 from asrllm.analysis import panel as panels
 from asrllm.analysis.alignment import Alignment
 from asrllm.analysis.attention import attention, looked_at
-from asrllm.analysis.entropy import Estimate
-from asrllm.analysis.listening import Audio
+from asrllm.analysis.entropy import Estimate, Floats
+from asrllm.analysis.listening import Audio, Held
 from asrllm.analysis.panel import Settings
 from asrllm.analysis.scaling import fit
 from asrllm.console import UserError, write_atomically
@@ -32,7 +33,7 @@ from asrllm.experiment import Experiment
 from asrllm.score import results
 from asrllm.score.scoring import RATE
 from asrllm.train import emergence
-from asrllm.train.cka import CkaConfig, linear_ckas
+from asrllm.train.cka import CkaConfig, linear_cka, linear_ckas
 from asrllm.train.log import accuracies, read_metrics
 
 log = logging.getLogger("asrllm")
@@ -66,9 +67,10 @@ def parser() -> argparse.ArgumentParser:
     one = command("emergence", "the step at which the LLM began to use the audio, its height and slope, run by run")
     one.add_argument("experiments", type=Path, nargs="+", metavar="EXP", help="experiment; may still be running")
 
-    one = command("drift", "linear CKA of two encoders, each layer with each, and of their projectors")
+    about = "linear CKA of two encoders, each layer with each, and of their projectors; of more, output with output"
+    one = command("drift", about)
     one.add_argument(
-        "places", type=Path, nargs=2, metavar="EXP", help="experiment, or EXP/checkpoints|snapshots/step-N"
+        "places", type=Path, nargs="+", metavar="EXP", help="two or more: EXP, or EXP/checkpoints|snapshots/step-N"
     )
     _data(one)
     one.add_argument("--utterances", type=int, default=CkaConfig().utterances, help="drawn from the data (300)")
@@ -169,31 +171,53 @@ def _emergence(args: argparse.Namespace) -> None:
 
 
 def _drift(args: argparse.Namespace) -> None:
+    if len(args.places) < 2:
+        raise UserError(f"drift: {args.places[0]} is compared with nothing: name two experiments or more")
     device = dist.start(args.ngpu)
     corpus = Audio(args.data)
     held = []
     for place in args.places:
         batches = corpus.drawn(args.utterances, args.seed)
-        held.append(listening.listen(listening.load(place, device), batches, device, layers=True))
-    one, other = held
+        held.append(listening.listen(listening.load(place, device), batches, device, layers=len(args.places) == 2))
+    names = [str(place) for place in args.places]
+    if len(held) == 2:
+        frames, values = _layers(held[0], held[1], args)
+        rows, columns, titles = held[0].sites, held[1].sites, (names[0], names[1])
+        of = f"CKA of `{names[0]}` (rows) and `{names[1]}` (columns)"
+    else:
+        frames, values = _outputs(held, args)
+        rows, columns, titles, of = names, names, ("", ""), "CKA of the encoders' outputs"
+    cells = [
+        [name, *(results.NONE if np.isnan(value) else f"{value:.3f}" for value in row)]
+        for name, row in zip(rows, values, strict=True)
+    ]
+    text = f"{of}, {frames} frames\n\n" + results.markdown_table(["", *columns], cells) + "\n"
+    figures = {"rows": rows, "columns": columns, "cka": values.tolist()}
+    figure = pictures.heat_map(values, rows, columns, titles)
+    _write(args, text, {"experiments": names, "frames": frames, **figures}, figure)
+
+
+def _layers(one: Held, other: Held, args: argparse.Namespace) -> tuple[int, Floats]:
+    """How many frames, and CKA of each layer with each; the projectors with each other."""
     values = np.full((len(one.sites), len(other.sites)), np.nan)
-    inner = [[site for site in each.sites if site != listening.PROJECTOR] for each in held]
+    inner = [[site for site in each.sites if site != listening.PROJECTOR] for each in (one, other)]
     pairs = [listening.paired(one, other, (inner[0][0], site), args.frames, args.seed)[1] for site in inner[1]]
     lefts = [listening.paired(one, other, (site, inner[1][0]), args.frames, args.seed)[0] for site in inner[0]]
     values[: len(lefts), : len(pairs)] = linear_ckas(lefts, pairs)
     if one.positions and other.positions:
         left, right = listening.paired(one, other, (listening.PROJECTOR,) * 2, args.frames, args.seed)
-        values[-1, -1] = linear_ckas([left], [right])[0][0]
-    names = [str(place) for place in args.places]
-    rows = [
-        [site, *(results.NONE if np.isnan(value) else f"{value:.3f}" for value in row)]
-        for site, row in zip(one.sites, values, strict=True)
-    ]
-    text = f"CKA of `{names[0]}` (rows) and `{names[1]}` (columns), {len(lefts[0])} frames\n\n"
-    text += results.markdown_table(["", *other.sites], rows) + "\n"
-    figures = {"rows": one.sites, "columns": other.sites, "cka": values.tolist()}
-    figure = pictures.heat_map(values, one.sites, other.sites, (names[0], names[1]))
-    _write(args, text, {"experiments": names, "frames": len(lefts[0]), **figures}, figure)
+        values[-1, -1] = linear_cka(left, right)
+    return len(lefts[0]), values
+
+
+def _outputs(held: Sequence[Held], args: argparse.Namespace) -> tuple[int, Floats]:
+    """How many frames, the fewest of all pairs, and CKA of the output of each encoder with that of each."""
+    values, counts = np.eye(len(held)), []
+    for i, j in itertools.combinations(range(len(held)), 2):
+        left, right = listening.paired(held[i], held[j], (listening.ENCODER,) * 2, args.frames, args.seed)
+        values[i, j] = values[j, i] = linear_cka(left, right)
+        counts.append(len(left))
+    return min(counts), values
 
 
 def _entropy(args: argparse.Namespace) -> None:

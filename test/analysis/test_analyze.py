@@ -153,6 +153,18 @@ def test_drift_of_a_snapshot_is_what_the_swaps_measure(work: Path) -> None:
     assert 0 < found["cka"][0][0] < 1 and found["frames"] == len(outputs[0])
 
 
+def test_drift_of_several_compares_their_outputs(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = [f"{ENCODER}/snapshots/step-40", ENCODER, JOINT]
+    found = values("drift", *places, "--data", "dump/test")
+    assert found["rows"] == found["columns"] == places
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        pair = values("drift", places[i], places[j], "--data", "dump/test")
+        assert found["cka"][i][j] == found["cka"][j][i] == pytest.approx(pair["cka"][0][0])
+    assert [found["cka"][i][i] for i in range(3)] == [1.0] * 3
+    said = refused(capsys, "analyze", ["drift", ENCODER, "--data", "dump/test", "--out", "out"])[0]
+    assert "name two experiments or more" in said
+
+
 def test_entropy_is_the_same_from_the_ctm_files_that_it_wrote(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = [JOINT, "--data", "dump/train", "--min_count", "10"]
     assert "three disjoint parts" in refused(capsys, "analyze", ["entropy", *options, "--out", "out"])[0]
