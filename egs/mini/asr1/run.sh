@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Mini: synthetic speech that is shipped here, an encoder from scratch, SmolLM2-135M; some 25 minutes on two CPU cores.
+# Mini: synthetic speech that is shipped here, an encoder from scratch, SmolLM2-135M; some 20 minutes on two CPU cores.
 # Stages 6 and 7 are not part of the short run, they go on from it (another 10 minutes):
 # ./run.sh --train_iasft conf/train_iasft.yaml --train_joint conf/train_joint.yaml --decode_exp all
 set -euo pipefail
