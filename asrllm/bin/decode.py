@@ -36,6 +36,7 @@ from asrllm.models.llm import LlmConfig, load_llm
 from asrllm.models.speech_llm import SpeechLLM
 from asrllm.models.zero_shot import ZeroShotRecogniser
 from asrllm.text.hotwords import check_hotwords, read_hotwords
+from asrllm.text.lexicon import Lexicon, read_lexicon
 from asrllm.text.llm_tokenizer import LlmTokenizer
 from asrllm.text.phonemes import PhonemeTokenizer
 
@@ -112,6 +113,8 @@ def _fingerprint(config: DecodeConfig, exp: Path, utterances: Sequence[kaldi.Utt
     files = [exp / "weights.safetensors", *([exp / PRIOR_FILE] if _wants_prior(config) else [])]
     if isinstance(config.search, JointConfig) and config.search.hotwords is not None:
         files.append(Path(config.search.hotwords))
+    if isinstance(config.search, JointConfig) and config.search.lexicon is not None:
+        files.append(Path(config.search.lexicon))
     if config.hotword_prompt is not None:
         files.append(Path(config.hotword_prompt.file))
     stamps = [(each.stat().st_size, each.stat().st_mtime_ns) for each in files if each.is_file()]
@@ -149,6 +152,8 @@ def _recogniser(config: DecodeConfig, exp: Path, device: torch.device) -> Iterat
                 f"{exp}: its CTC units are phonemes, of which search.type {search.type} can make no words without a "
                 "lexicon: choose ctc_greedy or ctc_prefix"
             )
+        if isinstance(model.ctc_tokenizer, PhonemeTokenizer) and config.guards.ctc_agreement is not None:
+            raise UserError(f"{exp}: its CTC units are phonemes, which guards.ctc_agreement cannot write: leave it out")
         joint = _companions(config, experiment, model)
         pieces = _pieces(search, experiment, model, device) if isinstance(search, FusionConfig) else None
         with ExitStack() as stack:
@@ -180,7 +185,7 @@ def _companions(config: DecodeConfig, experiment: Experiment, model: SpeechLLM) 
         return Companions(hotword_prompt=prompt)
     wanted = search.weights.prior is not None
     log_prior = read_prior(experiment.folder / PRIOR_FILE, model.ctc_tokenizer.size) if wanted else None
-    return Companions(_lm(search, model), log_prior, _hotwords(search, model), prompt)
+    return Companions(_lm(search, model), log_prior, _hotwords(search, model), prompt, _lexicon(search, model))
 
 
 def _lm(config: JointConfig, model: SpeechLLM) -> torch.nn.Module | None:
@@ -189,6 +194,16 @@ def _lm(config: JointConfig, model: SpeechLLM) -> torch.nn.Module | None:
     if not LlmTokenizer(config.lm).same_vocabulary(model.llm_tokenizer):
         raise UserError(f"{config.lm}: other tokens than those of the model's LLM: joint decoding needs one vocabulary")
     return load_llm(LlmConfig(model=config.lm))
+
+
+def _lexicon(config: JointConfig, model: SpeechLLM) -> Lexicon | None:
+    """How words are pronounced in the units of the CTC head."""
+    units = model.ctc_tokenizer
+    if config.lexicon is None:
+        return None
+    if not isinstance(units, PhonemeTokenizer):
+        raise UserError(f"search.lexicon is {config.lexicon}, but the CTC units are no phonemes: leave it out")
+    return Lexicon(units) if config.lexicon == "dictionary" else read_lexicon(Path(config.lexicon), units)
 
 
 def _hotwords(config: JointConfig, model: SpeechLLM) -> HotwordTree | None:

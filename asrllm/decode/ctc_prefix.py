@@ -44,8 +44,24 @@ class Paths:
         pairs = zip(self._fields(), others._fields(), strict=True)
         return Paths(*(torch.where(chosen.view(-1, *[1] * (one.dim() - 1)), one, other) for one, other in pairs))
 
+    def join(self, others: "Paths") -> "Paths":
+        """These rows, then the others."""
+        return Paths(*(torch.cat(pair) for pair in zip(self._fields(), others._fields(), strict=True)))
+
+    def merge(self, groups: torch.Tensor, count: int) -> "Paths":
+        """One row for each of `count` groups of rows that end alike: what may follow them adds up."""
+        firsts = [field.new_zeros(count).scatter(0, groups, field) for field in (self.utterances, self.last)]
+        return Paths(*firsts, *(log_sums(each, groups, count) for each in self._fields()[2:]))
+
     def _fields(self) -> tuple[torch.Tensor, ...]:
         return self.utterances, self.last, self.log_label, self.log_blank, self.log_prefix
+
+
+def log_sums(values: torch.Tensor, groups: torch.Tensor, count: int) -> torch.Tensor:
+    """log of the sum of e^values (N, ...) over the rows of each group (count, ...), `groups` (N,); -inf without any."""
+    shape, index = (count, *values.shape[1:]), groups.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
+    top = values.new_full(shape, -torch.inf).scatter_reduce(0, index, values, "amax").nan_to_num(neginf=0.0)
+    return values.new_zeros(shape).index_add(0, groups, (values - top[groups]).exp()).log() + top
 
 
 class CtcPrefix:

@@ -24,6 +24,7 @@ from asrllm.decode.guards import LoopConfig
 from asrllm.decode.hotword_prompt import HotwordPrompt
 from asrllm.decode.hotwords import HotwordScorer, HotwordTree
 from asrllm.decode.scorer import CandidateScorer, LlmScorer, Opening, Scorer, SpeechModel, encoded, llm_scorer
+from asrllm.text.lexicon import Lexicon
 from asrllm.text.spelling import Words, first_space, spell_tokens
 from asrllm.text.tokenizer import SentencePieceTokenizer
 
@@ -56,6 +57,7 @@ class JointConfig(BeamConfig):
     type: Literal["beam"] = "beam"
     weights: Weights = Weights()
     lm: str | None = None  # hub id or folder of a causal LM with the LLM's vocabulary
+    lexicon: str | None = None  # for phonemes with weights.ctc: `dictionary`, or a file of words and their phonemes
     hotwords: str | None = None  # file of phrases that are likely to be said, one a line
 
     @pydantic.model_validator(mode="after")
@@ -65,6 +67,8 @@ class JointConfig(BeamConfig):
             given = [key for key, value in keys.items() if value is not None]
             if len(given) == 1:
                 raise ValueError(f"{given[0]} is given, but not {(keys.keys() - given).pop()}")
+        if self.lexicon is not None and self.weights.ctc is None:
+            raise ValueError("lexicon is given, but not weights.ctc")
         return self
 
 
@@ -95,6 +99,7 @@ class Companions:
     log_prior: torch.Tensor | None = None  # of the CTC labels, see `decode/prior.py`
     hotwords: HotwordTree | None = None
     hotword_prompt: HotwordPrompt | None = None
+    lexicon: Lexicon | None = None
 
 
 def joint_search(
@@ -127,7 +132,7 @@ def joint_search(
         scorers["ilm"] = llm_scorer(model, _silence(batch), max(limits), opening)
     raters: dict[str, CandidateScorer[Any]] = {}
     if "ctc" in weights:
-        raters["ctc"] = ctc_scorer(model, CtcPrefix(*model.ctc_log_probs(batch)))
+        raters["ctc"] = ctc_scorer(model, CtcPrefix(*model.ctc_log_probs(batch)), companions.lexicon)
     if "prior" in weights:
         assert companions.log_prior is not None, "the configuration asks for a prior"
         raters["prior"] = TokenTable(_chains(model).sums(companions.log_prior.to(device)), model.llm_end_ids)
@@ -145,15 +150,15 @@ def token_limit(seconds: float, config: BeamConfig) -> int:
     return min(config.max_tokens, max(SHORTEST_LIMIT, math.ceil(config.tokens_per_second * seconds)))
 
 
-def ctc_scorer(model: SpeechModel, prefix: CtcPrefix) -> CtcScorer | CtcWordScorer:
-    """The CTC head's say on the tokens of the LLM, in the way that its units allow.
+def ctc_scorer(model: SpeechModel, prefix: CtcPrefix, lexicon: Lexicon | None = None) -> CtcScorer | CtcWordScorer:
+    """The CTC head's say on the tokens of the LLM, in the way that its units allow; `lexicon` if they are phonemes.
 
     Raises:
         UserError: they allow none.
     """
-    if isinstance(model.ctc_tokenizer, SentencePieceTokenizer):
-        tokens: Any = model.llm_tokenizer
-        words = _words(model.ctc_tokenizer, tokens)
+    if lexicon is not None or isinstance(model.ctc_tokenizer, SentencePieceTokenizer):
+        texts: tuple[Any, Any] = (lexicon or model.ctc_tokenizer, model.llm_tokenizer)
+        words = _words(*texts)
         starts = torch.tensor([token in words.starts for token in range(_size(model.llm))], device=prefix.lens.device)
         return CtcWordScorer(prefix, words.spell, starts, model.llm_end_ids)
     return CtcScorer(prefix, _chains(model), model.llm_end_ids)

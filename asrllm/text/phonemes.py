@@ -2,7 +2,7 @@
 
 Each word has its first pronunciation; one that the dictionary has not is pronounced by the network of g2p_en. Han
 characters are initial and final of their syllable, read in their phrase. Punctuation has no sound; what else cannot be
-pronounced is one `<unk>`. There is no way back from phonemes to words without a lexicon.
+pronounced is one `<unk>`. There is no way back from phonemes to words without a lexicon, see `text/lexicon.py`.
 """
 
 import importlib
@@ -36,11 +36,15 @@ class PhonemeTokenizer:
     def __init__(self, config: PhonemeConfig, phonemes: list[str]) -> None:
         self.config, self.phonemes = config, phonemes
         self.size = len(phonemes) + 2  # blank, unknown
-        self._id = {phoneme: number for number, phoneme in enumerate(phonemes, 2)}
+        self.label_of = {phoneme: number for number, phoneme in enumerate(phonemes, 2)}
 
     def encode(self, text: str) -> list[int]:
         """Labels of a text."""
-        return [self._id.get(phoneme, 1) for phoneme in speak(text, self.config)]
+        return [self.label_of.get(phoneme, 1) for phoneme in speak(text, self.config)]
+
+    def pronunciations(self, piece: str) -> list[list[int]]:
+        """Labels of all pronunciations of a piece, see `pieces`; the first is that of `encode`."""
+        return [[self.label_of.get(each, 1) for each in way] for way in pronunciations(piece, self.config)]
 
     def decode(self, ids: list[int]) -> str:
         """The phonemes of labels, a space between them."""
@@ -59,16 +63,26 @@ def pieces(text: str) -> list[str]:
 
 
 @lru_cache(maxsize=100_000)
-def pronounce(piece: str, config: PhonemeConfig) -> tuple[str, ...]:
-    """Phonemes of a piece, `<unk>` for what of it has none.
+def pronunciations(piece: str, config: PhonemeConfig) -> tuple[tuple[str, ...], ...]:
+    """All pronunciations of a piece that are told apart, as the dictionary orders them; one if it is not listed.
 
     Raises:
         UserError: a package is not installed.
     """
     if re.match(rf"[{_HAN}]", piece):
-        return _pinyin(piece, config.tones)
-    spoken = _in_dictionary(piece) or _guess(piece)
-    return tuple(spoken) if config.stress else tuple(phoneme.rstrip("012") for phoneme in spoken)
+        return (_pinyin(piece, config.tones),)
+    spoken = _in_dictionary(piece) or [_guess(piece)]
+    return tuple(dict.fromkeys(tuple(each if config.stress else map(without_stress, each)) for each in spoken))
+
+
+def pronounce(piece: str, config: PhonemeConfig) -> tuple[str, ...]:
+    """Phonemes of a piece by its first pronunciation, `<unk>` for what of it has none; see `pronunciations`."""
+    return pronunciations(piece, config)[0]
+
+
+def without_stress(phoneme: str) -> str:
+    """A vowel of CMUdict without its degree of stress; of pinyin nothing is taken."""
+    return phoneme[:-1] if re.fullmatch("[A-Z]+[012]", phoneme) else phoneme
 
 
 def speak(text: str, config: PhonemeConfig) -> list[str]:
@@ -91,10 +105,10 @@ def _is_listed(piece: str, config: PhonemeConfig) -> bool:
     return UNKNOWN not in pronounce(piece, config) and bool(re.match(rf"[{_HAN}]", piece) or _in_dictionary(piece))
 
 
-def _in_dictionary(word: str) -> list[str]:
-    """The first pronunciation of a word, with or without its outer apostrophes; none is empty."""
+def _in_dictionary(word: str) -> list[list[str]]:
+    """The pronunciations of a word, with or without its outer apostrophes; none is empty."""
     listed = _dictionary()
-    return next((listed[each][0] for each in (word, word.strip("'")) if each in listed), [])
+    return next((listed[each] for each in (word, word.strip("'")) if each in listed), [])
 
 
 def _guess(word: str) -> list[str]:

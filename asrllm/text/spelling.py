@@ -8,6 +8,7 @@ import unicodedata
 from functools import lru_cache
 
 from asrllm.console import UserError
+from asrllm.text.lexicon import Lexicon
 from asrllm.text.llm_tokenizer import LlmTokenizer
 from asrllm.text.phonemes import PhonemeTokenizer
 from asrllm.text.tokenizer import CharacterTokenizer, LlmSubsetTokenizer, SentencePieceTokenizer
@@ -41,8 +42,8 @@ def spell_tokens(units: object, llm: LlmTokenizer) -> dict[int, list[int]]:
             return {llm_id: units.encode(text) for llm_id, text in texts.items() if known.issuperset(text)}
         case PhonemeTokenizer():
             raise UserError(
-                "CTC units that are phonemes cannot be joined with the tokens of the LLM without a lexicon: train the "
-                "tokenizer with type llm_subset or character, or decode without weights.ctc and weights.prior"
+                "CTC units that are phonemes spell no token of the LLM: for weights.ctc give search.lexicon, for "
+                "weights.prior train the tokenizer with type llm_subset or character, or decode without them"
             )
         case _:
             raise UserError(
@@ -57,8 +58,9 @@ def first_space(units: object) -> int | None:
 
 
 class Words:
-    """Words of the LLM's tokens, in sentencepiece, whose pieces do not cross the borders of words."""
+    """Words of the LLM's tokens, in sentencepiece, whose pieces do not cross the borders of words, or by a lexicon."""
 
-    def __init__(self, units: SentencePieceTokenizer, llm: LlmTokenizer) -> None:
+    def __init__(self, units: SentencePieceTokenizer | Lexicon, llm: LlmTokenizer) -> None:
         self.starts = {llm_id for llm_id, text in llm.strings.items() if text.startswith(" ")}
-        self.spell = lru_cache(maxsize=100_000)(lambda tokens: units.encode(llm.decode(list(tokens))))
+        ways = units.spell if isinstance(units, Lexicon) else lambda text: [units.encode(text)]
+        self.spell = lru_cache(maxsize=100_000)(lambda tokens: ways(llm.decode(list(tokens))))

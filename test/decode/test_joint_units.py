@@ -1,5 +1,6 @@
 """Joint decoding where the CTC has units of its own: the CTC score is that of the text, whatever tokens write it."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,15 @@ import toy_corpus
 from transformers import AutoModelForCausalLM
 
 from asrllm.batch import Batch, pad
+from asrllm.bin import decode
 from asrllm.console import UserError
 from asrllm.decode.ctc_prefix import CtcPrefix
 from asrllm.decode.joint import Companions, JointConfig, Weights, ctc_scorer, joint_search
+from asrllm.decode.rescore import IMPOSSIBLE, full_sums
 from asrllm.text import tokenizer as tokenizers
+from asrllm.text.lexicon import Lexicon
 from asrllm.text.llm_tokenizer import LlmTokenizer
+from asrllm.text.phonemes import PhonemeConfig, PhonemeTokenizer
 
 TEXTS = ["red green blue", "white black", "green red green red", "blue", ""]
 
@@ -109,6 +114,34 @@ def test_an_llm_that_knows_nothing_writes_what_was_heard(
         assert pool[0].scores["ctc"] == pytest.approx(ctc(model, row, TEXTS[row]), abs=1e-5)
 
 
+def test_with_a_lexicon_the_sum_is_that_of_all_pronunciations(llm_folder: Path) -> None:
+    units = PhonemeTokenizer(PhonemeConfig(type="phoneme"), sorted({*"ABEGINRTUWHDLK", "EH"}))
+    said = {"red": ["RED"], "green": ["GRIN"], "blue": ["BLU", "BALU"], "white": ["WAIT", "HWAIT", "HWEIT"]}
+    said["black"] = ["BLAK"]
+    lexicon = Lexicon(units, {word: [[units.label_of[each] for each in way] for way in said[word]] for word in said})
+    units.encode = lambda text: [  # type: ignore[method-assign]
+        label for word in text.split() for label in lexicon.spell(word)[-1]
+    ]
+    units.pronunciations = lambda piece: [[1]]  # type: ignore[method-assign]
+    model = Heard(llm_folder, units)
+    tokens = model.llm_tokenizer
+    for row, text in itertools.product(range(5), ("blue white", "white black blue", "blue", "")):
+        log_probs = model.log_probs[row : row + 1], model.lens[row : row + 1]
+        scorer = ctc_scorer(model, CtcPrefix(*log_probs), lexicon)
+        state, total = scorer.start(), 0.0
+        for token in [*tokens.encode_transcript(text), tokens.end_id]:
+            total += scorer.score_candidates(state, torch.tensor([[[token]]])).item()
+            if token != tokens.end_id:
+                state = scorer.advance(state, torch.tensor([[0]]), torch.tensor([[token]]))
+        ways = itertools.product(*(lexicon.spell(word) for word in text.split()))
+        sums = full_sums(model.log_probs[row, : model.lens[row]], [sum(way, []) for way in ways])
+        if max(sums) > IMPOSSIBLE:
+            assert total == pytest.approx(torch.tensor(sums).logsumexp(0).item(), rel=1e-5)
+    batch = Batch([str(row) for row in range(5)], TEXTS, None, torch.zeros(5, dtype=torch.long))
+    with pytest.raises(UserError, match="for weights.ctc give search.lexicon"):
+        joint_search(model, batch, JointConfig(weights=Weights(ctc=1.0)), [3.0] * 5, Companions())
+
+
 def test_other_units_are_refused(llm_folder: Path) -> None:
     model = Heard(llm_folder, tokenizers.CharacterTokenizer(list(" abcdeghiklnrtuw")))
 
@@ -127,3 +160,14 @@ def test_other_units_are_refused(llm_folder: Path) -> None:
     batch = Batch(["0"] * 5, TEXTS, None, torch.zeros(5, dtype=torch.long))
     with pytest.raises(UserError, match="units of type Sounds cannot be joined"):
         joint_search(model, batch, JointConfig(weights=Weights(ctc=1.0)), [3.0] * 5, Companions())
+
+
+def test_a_lexicon_that_nobody_reads_is_refused(llm_folder: Path) -> None:
+    with pytest.raises(ValueError, match="lexicon is given, but not weights.ctc"):
+        JointConfig(lexicon="dictionary")
+    model = Heard(llm_folder, tokenizers.CharacterTokenizer(list(" abcdeghiklnrtuw")))
+    config = JointConfig(lexicon="dictionary", weights=Weights(ctc=1.0))
+    with pytest.raises(
+        UserError, match="search.lexicon is dictionary, but the CTC units are no phonemes: leave it out"
+    ):
+        decode._lexicon(config, model)
