@@ -142,6 +142,31 @@ def test_every_configuration_of_a_recipe_is_valid(recipe: Path) -> None:
         load(file, importlib.import_module(f"asrllm.bin.{kind}").SCHEMA)
 
 
+@pytest.mark.parametrize("name", ["mini", "speechocean762"])
+def test_the_comparison_of_searches_fits_its_programs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flags, files and overrides; what is decoded, tuned and rescored is there by then."""
+    monkeypatch.chdir(ROOT / "egs" / name / "asr1")
+    done = subprocess.run(["../../compare_decoding.sh", "--dry_run"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    made: set[str] = set()
+    scored = []
+    for words in map(shlex.split, done.stdout.splitlines()):
+        module = importlib.import_module(program(words)[0])
+        found = vars(accepts(parser_of(module), program(words)[1]))
+        config = found.get("config") or Path("conf/score.yaml")
+        if "decoding" in found:
+            assert str(found["decoding"]) in made
+        if config.exists():
+            if hasattr(module, "SCHEMA"):
+                load(config, module.SCHEMA, found.get("set", []))
+        else:
+            assert str(config) in made
+        made |= {str(found["out"])} if found.get("out") else set()
+        scored += [found["hyp"]] if "hyp" in found else []
+    assert {str(each) for each in scored} <= made and len(scored) == len(set(scored)) > 20
+    assert {each.name for each in scored} == {"test"}
+
+
 def test_schedules_are_chains_of_stages(recipe: Path) -> None:
     """Each stage starts from experiments that were made before it; the last one is decoded."""
     for schedule in sorted(recipe.glob("conf/schedules/*.sh")):

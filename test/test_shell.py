@@ -349,6 +349,15 @@ def test_wrong_calls_of_the_driver(recipe: Path, words: list[str], sentence: str
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"), [([], "no path.sh and cmd.sh here"), (["exp/train_align"], "unexpected argument 'exp/train")]
+)
+def test_wrong_calls_of_the_comparison_of_searches(recipe: Path, words: list[str], sentence: str) -> None:
+    result = run(ROOT / "egs" / "compare_decoding.sh", *words, cwd=recipe)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"compare_decoding.sh: {sentence}") and len(result.stderr.splitlines()) == 1
+
+
 @pytest.fixture
 def driver(recipe: Path) -> Path:
     """The driver beside an install.sh that finds all well."""

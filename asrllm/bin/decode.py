@@ -82,11 +82,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         log.info("%s: decoded before, nothing to do", out)
         return
     with _recogniser(config, args.exp, device) as recognise:
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), time.process_time()
         results = _decode(utterances, recognise, config.batch_seconds)
-        wall = time.perf_counter() - begin
+        wall, processor = time.perf_counter() - begin, time.process_time() - used
     seconds = sum(result.seconds for result in results)
-    speed = {"seconds_audio": seconds, "seconds_wall": wall, "device": str(device), "threads": torch.get_num_threads()}
+    speed = {
+        "seconds_audio": seconds,
+        "seconds_wall": wall,
+        "seconds_processor": processor,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
     speed |= sum((Counter(result.counts) for result in results), Counter())
     write_shard(results, out)
     with write_atomically(speed_file) as temporary:

@@ -1,4 +1,4 @@
-"""Write RESULTS.md from all scores below an exp/ folder (stage 10).
+"""Write RESULTS.md from all scores below an exp/ folder (stage 10), or the table of a comparison of searches.
 
 Curves are copied to pictures/ beside it. Everything but the header depends on the files below exp/ alone.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from asrllm import console
 from asrllm.console import write_atomically
 from asrllm.score.results import NONE, Results, collect, render, tables
+from asrllm.score.searches import searches
 
 PACKAGES = ("torch", "transformers", "asrllm")
 
@@ -30,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     outputs = options.add_mutually_exclusive_group(required=True)
     outputs.add_argument("--out", type=Path, help="the Markdown file to write, such as RESULTS.md")
     outputs.add_argument("--tables", action="store_true", help="print ESPnet's tables instead (utils/show_result.sh)")
+    outputs.add_argument("--searches", type=Path, metavar="FILE", help="write one table instead, a row for each search")
     options.add_argument("--command", default="", help="the command that made the results, shown in the header")
     return options
 
@@ -41,11 +43,14 @@ def main(argv: list[str] | None = None) -> None:
     if args.tables:
         print(tables(results, _header(args.command)), end="")
         return
-    pictures = _copy_curves(results, args.out.parent / "pictures")
-    text = render(results, _header(args.command), pictures)
-    with write_atomically(args.out) as temporary:
+    if args.searches:
+        out, text = args.searches, searches(results, _header(args.command))
+    else:
+        out = args.out
+        text = render(results, _header(args.command), _copy_curves(results, out.parent / "pictures"))
+    with write_atomically(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    log.info("%s: %d scored decodings, %d experiments", args.out, len(results.decodings), len(results.experiments))
+    log.info("%s: %d scored decodings, %d experiments", out, len(results.decodings), len(results.experiments))
 
 
 def _copy_curves(results: Results, folder: Path) -> dict[str, str]:

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ExitStack() as stack:
         model = _model(config, args.exp, device, stack)
         rescorers = _rescorers(config, args.exp, model, device, stack)
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), time.process_time()
         scored: dict[str, NBest] = {}
         with console.progress("rescoring", len(lists), "utterances") as advance:
             for some, batch in _batches(config, lists, args.data):
@@ -86,12 +86,16 @@ def main(argv: Sequence[str] | None = None) -> None:
                 done = rescore(some, rescorers, heard)
                 scored |= {each.utt_id: rank(each, config.weights) for each in done}
                 advance(len(done), "")
-        wall = time.perf_counter() - begin
+        took = {
+            "seconds_wall": time.perf_counter() - begin,
+            "seconds_processor": time.process_time() - used,
+        }
     results = [scored[utt_id] for utt_id in lists]
     write_shard(results, out)
     with write_atomically(speed_file) as temporary:
-        temporary.write_text(json.dumps(_speed(args.decoding, results, wall, device) | {"made_from": made_from}) + "\n")
+        temporary.write_text(json.dumps(_speed(args.decoding, results, took, device) | {"made_from": made_from}) + "\n")
     changed = sum(new.best.text != old.best.text for new, old in zip(results, lists.values(), strict=True))
+    wall = took["seconds_wall"]
     log.info("%s: %d utterances in %.1f s, another text for %d of them", args.out, len(results), wall, changed)
 
 
@@ -163,12 +167,12 @@ def _batches(
         yield [lists[utt_id] for utt_id in batch.utt_ids], batch
 
 
-def _speed(decoding: Path, results: Sequence[NBest], wall: float, device: torch.device) -> dict[str, object]:
+def _speed(decoding: Path, results: Sequence[NBest], took: dict[str, float], device: torch.device) -> dict[str, object]:
     """Seconds of the decoding and of the rescoring together, and what the LLMs have read."""
     before = [json.loads(path.read_text()) for path in decoding.glob("speed.*.json")]
     return {
         "seconds_audio": sum(nbest.seconds for nbest in results),
-        "seconds_wall": wall + sum(each.get("seconds_wall", 0.0) for each in before),
+        **{name: value + sum(each.get(name, 0.0) for each in before) for name, value in took.items()},
         "device": str(device),
         "threads": torch.get_num_threads(),
         **sum((Counter(result.counts) for result in results), Counter()),

@@ -121,6 +121,7 @@ def beam_search(
     candidate_scorers: Mapping[str, CandidateScorer[Any]] | None = None,
     least: Sequence[int] | None = None,
     loop: LoopConfig | None = None,
+    calls: list[int] | None = None,
 ) -> list[list[Finished]]:
     """The n best hypotheses of each utterance, best first, at least one.
 
@@ -133,6 +134,7 @@ def beam_search(
         candidate_scorers: by name.
         least: tokens of each utterance before it may end, unless nothing else can follow; else `config.min_tokens`.
         loop: what counts as a loop; a hypothesis in one leaves the beam as if it had reached its limit.
+        calls: gets, for each utterance, how many times the scorers were run for it.
 
     Raises:
         UserError: a scorer gives what is not a number.
@@ -144,6 +146,8 @@ def beam_search(
     gain = sum(max(weight * low, weight * high) for weight, (low, high) in bounds if weight)
     pools = [_Pool(limit, config, names, gain) for limit in limits]
     live = list(range(len(limits)))
+    calls = [] if calls is None else calls
+    calls[:] = [1] * len(limits)
     log_probs, states = {}, {}
     for name, scorer in scorers.items():
         log_probs[name], states[name] = scorer.start()
@@ -168,6 +172,8 @@ def beam_search(
         if not stay:
             break
         live = [live[i] for i in stay]
+        for each in live:
+            calls[each] += 1
         rows = _take(_Rows(candidates.tokens, totals, candidates.parts), going, stay)
         parents, tokens = parents.gather(1, going)[stay], rows.tokens[..., -1]
         for name, scorer in scorers.items():

@@ -127,7 +127,9 @@ def _search(
             assert pieces is not None, "fusion wants an LM"
             hypotheses, counts = _fusion(model, batch, pieces)
         case JointConfig():
-            beams = joint_search(model, batch, config.search, seconds, companions, opening, config.guards.loop, hints)
+            loop = config.guards.loop
+            beams, passes = joint_search(model, batch, config.search, seconds, companions, opening, loop, hints)
+            counts = [one | other for one, other in zip(passes, counts, strict=True)]
             hypotheses = [[_spell(each, model.llm_tokenizer) for each in pool] for pool in beams]
         case SpeculativeConfig():
             best, passes = drafted_search(model, batch, config.search, seconds, opening, config.guards.loop, hints)

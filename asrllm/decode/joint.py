@@ -111,8 +111,8 @@ def joint_search(
     opening: Opening | None = None,
     loop: LoopConfig | None = None,
     hints: list[list[int]] | None = None,
-) -> list[list[Finished]]:
-    """The n best hypotheses of each utterance of `seconds`.
+) -> tuple[list[list[Finished]], list[dict[str, int]]]:
+    """The n best hypotheses of each utterance of `seconds`, and how many LLM calls they took.
 
     `opening` and `hints` as in `llm_scorer`, `loop` as in `beam_search`. Without the speech the LLM has no hints.
 
@@ -142,7 +142,9 @@ def joint_search(
     if "hotword" in weights:
         assert companions.hotwords is not None, "the configuration names hotwords"
         raters["hotword"] = HotwordScorer(companions.hotwords, model.llm_end_ids, len(batch), device)
-    return beam_search(scorers, weights, model.llm_end_ids, limits, config, raters, least, loop)
+    calls: list[int] = []
+    found = beam_search(scorers, weights, model.llm_end_ids, limits, config, raters, least, loop, calls)
+    return found, [{"llm_calls": each} for each in calls]
 
 
 def token_limit(seconds: float, config: BeamConfig) -> int:

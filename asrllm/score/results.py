@@ -135,7 +135,7 @@ def render(results: Results, header: Mapping[str, str], pictures: Mapping[str, s
         _speeds(results.decodings),
     ]
     if results.experiments:
-        blocks += ["## Models", _models(results.experiments), *_commands(results.experiments)]
+        blocks += ["## Models", _models(results.experiments), *commands(results.experiments)]
     blocks += [f"![loss curves of {name}]({link})" for name, link in pictures.items()]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -167,7 +167,7 @@ def _error_rates(decodings: Sequence[Decoding], unit: Unit) -> str:
 def _verdicts(decodings: Sequence[Decoding], unit: Unit) -> list[str]:
     blocks = []
     scored = [row for row in decodings if row.unit(unit) is not None]
-    llm = [verdict(row, _baseline(row, decodings, unit), unit) for row in scored if row.kind == "llm"]
+    llm = [verdict(row, baseline(row, decodings, unit), unit) for row in scored if row.kind == "llm"]
     if llm:
         blocks += ["Does the LLM help?", "\n".join(llm)]
     trained = [(row, _pretrained(row, decodings, unit)) for row in scored if row.kind != ZERO_SHOT]
@@ -177,7 +177,7 @@ def _verdicts(decodings: Sequence[Decoding], unit: Unit) -> list[str]:
     return blocks
 
 
-def _baseline(row: Decoding, decodings: Sequence[Decoding], unit: Unit) -> Decoding | None:
+def baseline(row: Decoding, decodings: Sequence[Decoding], unit: Unit) -> Decoding | None:
     """The encoder's own row: of the same experiment, else the best on the same set (which is the hardest to beat)."""
     rows = [each for each in decodings if each.kind == "ctc" and each.set == row.set and each.unit(unit)]
     return min(rows, key=lambda each: (each.experiment != row.experiment, *_by_error(each, unit)), default=None)
@@ -208,11 +208,11 @@ def _verdict(row: Decoding, base: Decoding | None, unit: Unit, cause: str) -> st
         return f"not scored in {RATE[unit]}."
     if (row.score.normalizer, row.score.normalizer_version) != (base.score.normalizer, base.score.normalizer_version):
         return f"not comparable with `{base.label}`, which was scored under another normaliser: score both again."
-    if _tokens(ours) != _tokens(theirs):
+    if tokens_of(ours) != tokens_of(theirs):
         return f"not comparable with `{base.label}`, which was scored on other references: score both again."
     utt_ids = sorted(ours.utterances)
     errors, base_errors = ours.errors(utt_ids), theirs.errors(utt_ids)
-    found = paired_bootstrap(base_errors, errors, [_tokens(ours)[utt_id] for utt_id in utt_ids])
+    found = paired_bootstrap(base_errors, errors, [tokens_of(ours)[utt_id] for utt_id in utt_ids])
     pairs = matched_pairs(base_errors, errors)
     if found is None or pairs is None:
         return "too few utterances to tell."
@@ -227,7 +227,8 @@ def _verdict(row: Decoding, base: Decoding | None, unit: Unit, cause: str) -> st
     return f"{cause} {'helps' if found.points < 0 else 'harms'}: {rates} ({figures})."
 
 
-def _tokens(score: UnitScore) -> dict[str, int]:
+def tokens_of(score: UnitScore) -> dict[str, int]:
+    """Reference tokens of each utterance."""
     return {utt_id: sum(counts[:3]) for utt_id, counts in score.utterances.items()}
 
 
@@ -355,7 +356,8 @@ def _number(value: float | None, form: str) -> str:
     return NONE if value is None else format(value, form)
 
 
-def _commands(experiments: Sequence[Experiment]) -> list[str]:
+def commands(experiments: Sequence[Experiment]) -> list[str]:
+    """How each of them was trained, and from which commit."""
     lines = [
         f"- {each.name}: `{each.summary['command']}` (commit {each.summary.get('commit') or NONE})"
         for each in experiments

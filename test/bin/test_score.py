@@ -217,6 +217,31 @@ def test_tables_that_espnet_users_paste(exp: Path) -> None:
     assert wrong.returncode == 2 and wrong.stderr.startswith("usage: ")
 
 
+def test_a_row_for_each_search_and_what_it_costs(exp: Path, tmp_path: Path) -> None:
+    align = exp / "train_align"
+    run_score(tmp_path, {f"s{n % 3}-{n:02}": "one two" for n in range(60)}, "exp/train_align/decode_beam16/test")
+    run_score(tmp_path, {f"s{n % 3}-{n:02}": "" for n in range(60)}, "exp/train_align/decode_beam2/test2")
+    for name, calls in (("decode_llm/test/speed.1of2", "lm_calls"), ("decode_llm/test/speed.2of2", "llm_calls")):
+        speed = json.loads((align / f"{name}.json").read_text())
+        (align / f"{name}.json").write_text(json.dumps(speed | {calls: 90, "seconds_processor": 20.0}))
+    report.main(["--exp", str(exp), "--searches", str(tmp_path / "S.md"), "--command", "./x.sh"])
+    text = (tmp_path / "S.md").read_text()
+    assert "- command: `./x.sh`" in text
+    assert "- train_align: `python -m asrllm.bin.train --config conf/train_align.yaml` (commit abc)" in text
+    lines = text.partition("## train_align\n\n")[2].partition("\n\n")[0].splitlines()
+    assert lines[0] == (
+        "|search|WER % of test|against CTC, test|WER % of test2|against CTC, test2"
+        "|RTF|processor s per s of audio|LLM calls per utterance|"
+    )
+    rows = [line.strip("|").split("|") for line in lines[2:]]
+    assert [row[0] for row in rows] == ["ctc", "beam", "beam2", "beam16", "llm"]
+    ctc, beam, wide, _, llm = rows
+    assert ctc[1].startswith("10.00 (") and ctc[2:] == ["-"] * 6
+    assert beam[2] == "+0.00 (+0.0 to +0.0)" and wide[1:3] == ["-", "-"]
+    assert wide[3:5] == ["100.00 (100.0 to 100.0)", "-"]  # CTC was not scored there
+    assert llm[1].startswith("3.33 (") and llm[2].startswith("-6.67 (-") and llm[5:] == ["0.250", "0.200", "3.0"]
+
+
 def test_made_up_text_is_a_curve_over_conditions(exp: Path, tmp_path: Path) -> None:
     for name in ("test_snr-5", "test_snr20", "test_silence2"):
         run_score(tmp_path, {"s0-00": "a b c d e f g h i j k l m n"}, f"exp/train_align/decode_llm/{name}")

@@ -117,10 +117,16 @@ def test_batch_of_eight_is_eight_of_one(beam: int) -> None:
     embeds, lens = prefixes([5, 9, 3, 7, 1, 6, 12, 2])
     limits = [20, 6, 9, 30, 4, 13, 25, 1]
     config = BeamConfig(beam=beam, nbest=beam)
-    together = beam_search({"llm": LlmScorer(llm, embeds, lens, 30)}, {"llm": 1.0}, [END], limits, config)
+    calls: list[int] = []
+    passes: list[int] = []
+    scorer = LlmScorer(llm, embeds, lens, 30)
+    together = beam_search({"llm": scorer}, {"llm": 1.0}, [END], limits, config, calls=calls)
+    llm.base_model.register_forward_hook(lambda *_: passes.append(1))
     for i, limit in enumerate(limits):
+        passes.clear()
         scorer = LlmScorer(llm, embeds[i : i + 1, : lens[i]], lens[i : i + 1], 30)
         alone = beam_search({"llm": scorer}, {"llm": 1.0}, [END], [limit], config)[0]
+        assert calls[i] == len(passes)
         assert [each.tokens for each in together[i]] == [each.tokens for each in alone]
         assert [each.score for each in together[i]] == pytest.approx([each.score for each in alone], abs=1e-4)
         assert max(len(each.tokens) + each.ended for each in alone) <= limit

@@ -108,10 +108,11 @@ def test_an_llm_that_knows_nothing_writes_what_was_heard(
     model = Heard(llm_folder, units_of(kind, llm_folder, tmp_path))
     batch = Batch([str(row) for row in range(5)], TEXTS, None, torch.zeros(5, dtype=torch.long))
     config = JointConfig(beam=6, candidates=300, length_exponent=0.0, weights=Weights(ctc=3.0))
-    found = joint_search(model, batch, config, [3.0] * 5, Companions())
+    found, counts = joint_search(model, batch, config, [3.0] * 5, Companions())
     assert [model.llm_tokenizer.decode(pool[0].tokens) for pool in found] == TEXTS
     for row, pool in enumerate(found):
         assert pool[0].scores["ctc"] == pytest.approx(ctc(model, row, TEXTS[row]), abs=1e-5)
+        assert counts[row]["llm_calls"] >= len(pool[0].tokens) + 1  # the first reads the prompt, the last gives the end
 
 
 def test_with_a_lexicon_the_sum_is_that_of_all_pronunciations(llm_folder: Path) -> None:
