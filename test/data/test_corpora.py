@@ -110,20 +110,6 @@ def test_what_is_wrong_is_said(archive: Archive, tmp_path: Path, changes: dict[s
     assert files(tmp_path / "corpus") <= {"c.tar.gz.part"}
 
 
-@pytest.fixture(params=["filter", "no filter"])
-def python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This Python, and one from before it could filter the members of an archive."""
-    if request.param == "no filter":
-        monkeypatch.delattr(tarfile, "data_filter", raising=False)
-
-
-@pytest.mark.usefixtures("python")
-def test_any_python_unpacks(archive: Archive, tmp_path: Path) -> None:
-    corpora.provide(tmp_path / "corpus", [archive], download=True)
-    assert files(tmp_path / "corpus")
-
-
-@pytest.mark.usefixtures("python")
 @pytest.mark.parametrize("name", ["../outside.wav", "link"])
 def test_an_archive_that_reaches_out_is_refused(archive: Archive, tmp_path: Path, name: str) -> None:
     with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as tar:
