@@ -17,6 +17,7 @@ from asrllm.console import UserError
 from asrllm.decode.ctc_search import ctc_greedy
 from asrllm.decode.scorer import CtcTokenizer, LlmTokenizer
 from asrllm.text.phonemes import PhonemeTokenizer
+from asrllm.text.prompt import with_one
 from asrllm.text.spelling import is_unspaced
 
 SLOT = "<hotwords>"
@@ -33,9 +34,7 @@ class HotwordPromptConfig(Config):
     @pydantic.field_validator("template")
     @classmethod
     def _one_slot(cls, template: str) -> str:
-        if template.count(SLOT) != 1:
-            raise ValueError(f"the template must hold {SLOT} exactly once, found it {template.count(SLOT)} times")
-        return template
+        return with_one(SLOT, template)
 
 
 class HotwordPrompt:

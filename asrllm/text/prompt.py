@@ -14,6 +14,13 @@ from asrllm.text.llm_tokenizer import LlmTokenizer
 SLOT = "<speech>"
 
 
+def with_one(slot: str, template: str) -> str:
+    """The template, which must hold the slot once; ValueError if it does not."""
+    if template.count(slot) != 1:
+        raise ValueError(f"the template must hold {slot} exactly once, found it {template.count(slot)} times")
+    return template
+
+
 class PromptConfig(Config):
     """`template` holds `<speech>` once; the transcript follows it after one space, then `end` (SLAM-ASR, section 3.1).
 
@@ -26,9 +33,7 @@ class PromptConfig(Config):
     @pydantic.field_validator("template")
     @classmethod
     def _one_slot(cls, template: str) -> str:
-        if template.count(SLOT) != 1:
-            raise ValueError(f"the template must hold {SLOT} exactly once, found it {template.count(SLOT)} times")
-        return template
+        return with_one(SLOT, template)
 
 
 @dataclass(frozen=True)
