@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Mini: synthetic speech that is shipped here, an encoder from scratch, SmolLM2-135M; some 20 minutes on two CPU cores.
-# Stages 6 and 7 are not part of the short run, they go on from it (another 10 minutes):
+# Mini: synthetic speech that is shipped here, an encoder from scratch, SmolLM2-135M; 18 minutes on two CPU cores.
+# Stages 6 and 7 are not part of the short run, they go on from it (another 12 minutes):
 # ./run.sh --train_iasft conf/train_iasft.yaml --train_joint conf/train_joint.yaml --decode_exp all
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
