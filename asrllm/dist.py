@@ -3,6 +3,7 @@
 It knows devices, ranks, sums, and tensors that are split over processes; not models.
 """
 
+import logging
 import os
 from typing import Any, TypeVar
 
@@ -39,6 +40,8 @@ def start(ngpu: int, number: int | None = None) -> torch.device:
         raise UserError(f"--ngpu {ngpu}: this machine has {here} usable GPU(s): give --ngpu 0 to run on the CPU")
     if world_size() > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if ngpu else "gloo")
+        if rank() > 0:
+            logging.getLogger("asrllm").setLevel(logging.WARNING)  # rank 0 says what all of them do
     if ngpu == 0:
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if number is None else number)

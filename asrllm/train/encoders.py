@@ -16,13 +16,15 @@ from asrllm import dist
 from asrllm.batch import Batch
 from asrllm.console import UserError
 from asrllm.train import checkpoint, swap
-from asrllm.train.cka import linear_cka, pool
+from asrllm.train.cka import CkaConfig, linear_cka, pool
 from asrllm.train.snapshot import Snapshot, Snapshots
 from asrllm.train.swap import Choice, SwapConfig
 
 log = logging.getLogger("asrllm")
 
 Probe = Callable[[int, int], Iterable[Batch]]  # (utterances, seed): the same held-out batches on every process
+Ckas = dict[tuple[Path, Path, CkaConfig], float]  # of two encoders, by their folders
+_HELD = 3  # outputs in memory at a time: the snapshot that is watched, the one before it and the reference
 
 
 class Encoders:
@@ -34,15 +36,23 @@ class Encoders:
         probe: makes the batches that CKA is measured on.
         device: where the model is.
         choices: those made before an interruption.
+        ckas: those known already; what is measured is put in, so that another phase need not measure it again.
     """
 
     def __init__(
-        self, config: SwapConfig, model: Any, probe: Probe, device: torch.device, choices: Iterable[Choice] = ()
+        self,
+        config: SwapConfig,
+        model: Any,
+        probe: Probe,
+        device: torch.device,
+        choices: Iterable[Choice] = (),
+        ckas: Ckas | None = None,
     ) -> None:
         self.config, self.model, self.probe, self.device = config, model, probe, device
         self.choices = list(choices)
         self.snapshots = Snapshots(Path(config.pretraining))
-        self.known: dict[Path, torch.Tensor] = {}  # outputs of the two encoders compared last
+        self.ckas: Ckas = {} if ckas is None else ckas
+        self.held: dict[Path, torch.Tensor] = {}  # outputs of the encoders that were compared last
 
     def take(self, turn: int) -> Choice:
         """Choose the encoder of a turn, unless that is done, and put it into the model.
@@ -59,7 +69,7 @@ class Encoders:
             self.choices.append(self._watch())
         choice = self.choices[turn]
         self._load(Path(choice.folder))
-        self.known.clear()
+        self.held.clear()
         return choice
 
     def _watch(self) -> Choice:
@@ -96,21 +106,26 @@ class Encoders:
         return next(each for each in self.snapshots.all() if each.step == step)
 
     def _cka(self, one: Snapshot, other: Snapshot) -> float:
-        for gone in self.known.keys() - {one.folder, other.folder}:
-            del self.known[gone]
-        for each in (one, other):
-            if each.folder not in self.known:
-                self.known[each.folder] = self._outputs(each.folder)
-        return dist.same(linear_cka(self.known[one.folder], self.known[other.folder]))
+        pair = (one.folder, other.folder, self.config.cka)
+        if pair not in self.ckas:
+            before, now = self._outputs(other.folder), self._outputs(one.folder)  # the later one is asked for again
+            self.ckas[pair] = dist.same(linear_cka(now, before))
+        return self.ckas[pair]
 
     @torch.no_grad()
     def _outputs(self, folder: Path) -> torch.Tensor:
-        """Frames (N, D) of the held-out utterances from the encoder of a folder."""
-        self._load(folder)
-        self.model.eval()
-        cka = self.config.cka
-        outputs = (self.model.encode(batch.to(self.device)) for batch in self.probe(cka.utterances, cka.seed))
-        return pool(outputs, cka.frames, cka.seed)
+        """Frames (N, D) of the held-out utterances from the encoder of a folder; those used last are kept."""
+        frames = self.held.pop(folder, None)
+        if frames is None:
+            self._load(folder)
+            self.model.eval()
+            cka = self.config.cka
+            outputs = (self.model.encode(batch.to(self.device)) for batch in self.probe(cka.utterances, cka.seed))
+            frames = pool(outputs, cka.frames, cka.seed)
+        self.held[folder] = frames
+        while len(self.held) > _HELD:
+            del self.held[next(iter(self.held))]
+        return frames
 
     def _load(self, folder: Path) -> None:
         path = folder / "weights.safetensors"

@@ -140,8 +140,15 @@ class Walk:
 def replay(snapshots: Sequence[Snapshot], final: Snapshot, config: SwapConfig, measure: Measure) -> list[Choice]:
     """The encoders of a pretraining that has ended, by the rule or else at equal arc lengths."""
     walk = Walk(config, measure)
-    chosen = [choice for each in snapshots if (choice := walk.see(each)) is not None]
-    chosen.append(walk.end(final))
+    stops = [*(each for each in snapshots if each.share >= config.start), final]
+    chosen, steps = [], []
+    for place, each in enumerate(stops):
+        choice = walk.end(each) if each is final else walk.see(each)
+        if choice is not None:
+            chosen.append(choice)
+        if place > 0:  # now, while the outputs of both are at hand
+            before = stops[place - 1]
+            steps.append(Watched(each.step, before.step, measure(each, before)))
     fired = len(chosen) - 1
     if 1 <= fired <= config.most:
         return chosen
@@ -153,19 +160,18 @@ def replay(snapshots: Sequence[Snapshot], final: Snapshot, config: SwapConfig, m
         config.most,
     )
     watched = tuple(value for choice in chosen for value in choice.watched)
-    return _by_arc([each for each in snapshots if each.share >= config.start], final, config, measure, watched)
+    return _by_arc(stops, config, steps, watched)
 
 
 def _by_arc(
-    snapshots: Sequence[Snapshot], final: Snapshot, config: SwapConfig, measure: Measure, watched: tuple[Watched, ...]
+    stops: Sequence[Snapshot], config: SwapConfig, steps: Sequence[Watched], watched: tuple[Watched, ...]
 ) -> list[Choice]:
     """As many encoders as shares, at equal distances on the way from the first snapshot to the last weights (ours).
 
     CKA is the cosine of the angle between two centred kernels, so the way is the sum of these angles.
     """
-    stops = [*snapshots, final]
-    values = [Watched(there.step, here.step, measure(there, here)) for here, there in pairwise(stops)]
-    way = [0.0, *accumulate(math.acos(min(1.0, value.cka)) for value in values)]
+    *snapshots, final = stops
+    way = [0.0, *accumulate(math.acos(min(1.0, step.cka)) for step in steps)]
     goals = [number / len(config.shares) for number in range(1, len(config.shares))] if snapshots else []
     places = [min(range(len(snapshots)), key=lambda place: abs(way[place] - goal * way[-1])) for goal in goals]
     chosen = [
@@ -174,7 +180,7 @@ def _by_arc(
     ]
     chosen.append(Choice(str(final.folder), final.step, "the pretraining ended here", True))
     first = chosen[0]
-    return [Choice(first.folder, first.step, first.reason, first.last, (*watched, *values)), *chosen[1:]]
+    return [Choice(first.folder, first.step, first.reason, first.last, (*watched, *steps)), *chosen[1:]]
 
 
 def fixed(snapshots: Sequence[Snapshot], final: Snapshot, config: SwapConfig, measure: Measure) -> list[Choice]:

@@ -24,7 +24,7 @@ from asrllm.train import checkpoint, optim, swap
 from asrllm.train import log as logs
 from asrllm.train import stage as stages
 from asrllm.train.budget import Budget
-from asrllm.train.encoders import Encoders, Probe
+from asrllm.train.encoders import Ckas, Encoders, Probe
 from asrllm.train.feed import Feed, Group, Loader
 from asrllm.train.journal import Journal
 from asrllm.train.learner import Learner
@@ -115,6 +115,7 @@ class Trainer:
         self.at = Position()
         self.ledger = ledger or Ledger()
         self.choices: list[swap.Choice] = []  # encoders of this phase
+        self.ckas: Ckas = {}
         self.optimizer_state: dict[str, Any] | None = None  # of the checkpoint that is resumed, or of the turn before
         self.first = dist.rank() == 0
 
@@ -181,7 +182,7 @@ class Trainer:
         """At the start of a turn, swap the encoder and say why; it has its share of the phase's budget."""
         at = self.at
         if at.phase_step == 0:
-            encoders = Encoders(config, self.model, self.probe, self.device, self.choices)
+            encoders = Encoders(config, self.model, self.probe, self.device, self.choices, self.ckas)
             choice = encoders.take(at.turn)
             self.choices = encoders.choices
             self.journal.swap(choice)

@@ -15,7 +15,7 @@ import toy
 from toy import ToyLoader, ToyModel, make_trainer, swapping
 
 from asrllm.console import UserError
-from asrllm.train import checkpoint
+from asrllm.train import checkpoint, cka, encoders
 from asrllm.train.optim import seed_everything
 from asrllm.train.snapshot import Snapshots
 
@@ -114,6 +114,18 @@ def test_every_value_and_every_swap_is_told(
         kernel, kernels = one @ one.T, other @ other.T
         expected = (kernel * kernels).sum() / (kernel.norm() * kernels.norm())
         assert line["cka"] == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_each_encoder_is_run_once_for_cka_whatever_asks_for_it(
+    pretraining: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule, the arc lengths and a second phase: snapshots 6 to 20 and the finished encoder."""
+    runs = []
+    monkeypatch.setattr(encoders, "pool", lambda *given: runs.append(1) or cka.pool(*given))
+    phase = swapping(pretraining, threshold=0.01, start=0.25)
+    make_trainer(tmp_path / "sft", ToyModel(), ToyLoader(), [phase, phase], average_best=1, valid_every_steps=50).run()
+    first, second = (metrics(tmp_path / "sft", "swap")[number::3][0]["reason"] for number in (0, 3))
+    assert len(runs) == 9 and first == second and "of the arc length" in first
 
 
 class Stops(ToyLoader):
