@@ -63,6 +63,8 @@ prepare_args=
 command=./run.sh # what the user typed, for the report
 # shellcheck source=../utils/parse_options.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/parse_options.sh"
+# shellcheck source=../utils/supervise.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../utils/supervise.sh"
 
 if [[ -n $schedule ]]; then
     train_encoder='' train_align='' train_iasft='' train_joint=''
@@ -122,7 +124,7 @@ run() { # run RUNNER ... LOG COMMAND ...: under the runner, which writes the log
         echo "${line% }"
     else
         say "log: $log"
-        "$@"
+        supervise "$@"
     fi
 }
 
@@ -190,8 +192,9 @@ report() {
 
 number=
 ended() {
-    local code=$?
-    [[ $code == 0 || -z $number ]] || say "stage $number failed; when it is mended, go on with: ./run.sh --stage $number"
+    local code=$? what='failed; when it is mended'
+    (( code <= 128 )) || what='was stopped' # by a signal
+    [[ $code == 0 || -z $number ]] || say "stage $number $what, go on with: ./run.sh --stage $number"
 }
 trap ended EXIT
 
@@ -209,7 +212,7 @@ run_stage() { # run_stage NUMBER TITLE FUNCTION [CONFIG ...]: a stage that takes
     $dry_run || say "stage $number: done in $(( SECONDS - begin )) s"
 }
 
-$dry_run || "$(dirname "${BASH_SOURCE[0]}")/../tools/install.sh" || exit
+$dry_run || supervise "$(dirname "${BASH_SOURCE[0]}")/../tools/install.sh" || exit
 
 run_stage 1 "prepare the corpus" prepare
 run_stage 2 "check and format the data" check_and_format

@@ -33,6 +33,9 @@ refuse() { echo "compare_decoding.sh: $*" >&2; exit 2; }
 . ./path.sh
 # shellcheck source=mini/asr1/cmd.sh
 . ./cmd.sh
+# shellcheck source=../utils/supervise.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../utils/supervise.sh"
+train_cmd="supervise $train_cmd" decode_cmd="supervise $decode_cmd"
 show() { printf '%q ' "$@"; echo; }
 ! $dry_run || train_cmd=show decode_cmd=show
 

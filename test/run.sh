@@ -24,4 +24,4 @@ whisper_tiny whisper-tiny.en
 END
 fi
 
-python -m pytest -n auto --maxprocesses 4 -m "not slow" "$@"
+exec python -m pytest -n auto --maxprocesses 4 -m "not slow" "$@"

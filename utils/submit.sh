@@ -59,6 +59,7 @@ write_batch() { # write_batch VARIABLE NUMBER ...: the script that the queue sta
         printf 'cd %q || exit 1\n' "$PWD"
         printf 'numbers=(%s)\njob=${numbers[${%s:-1}-1]}\n' "$*" "$number"
         batch_setup
+        printf 'exec '
         printf '%q ' "$here/run.sh" "${words[@]}"
         printf '"%s=$job" ' "${variable:-JOB}"
         printf '%q ' "$log"

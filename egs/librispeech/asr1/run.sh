@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./path.sh
 . ./cmd.sh
 
-../../asr.sh \
+exec ../../asr.sh \
     --train_set train_clean_100 \
     --valid_set dev \
     --test_sets "test_clean test_other" \

@@ -27,6 +27,9 @@ ngpu=0
 nproc=2
 # shellcheck source=../../../../utils/parse_options.sh
 . ../../../utils/parse_options.sh
+# shellcheck source=../../../../utils/supervise.sh
+. ../../../utils/supervise.sh
+train_cmd="supervise $train_cmd" decode_cmd="supervise $decode_cmd"
 
 (( ngpu == 0 )) || nproc=$ngpu
 experiments=()

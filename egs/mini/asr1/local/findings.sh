@@ -38,6 +38,9 @@ out=exp_findings
 lacks=
 # shellcheck source=../../../../utils/parse_options.sh
 . ../../../utils/parse_options.sh
+# shellcheck source=../../../../utils/supervise.sh
+. ../../../utils/supervise.sh
+train_cmd="supervise $train_cmd" decode_cmd="supervise $decode_cmd"
 
 read -ra names <<< "$systems"
 experiments=("${names[@]/#/$expdir/}")
