@@ -137,8 +137,8 @@ def test_a_single_job_that_is_not_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("most", [1, 2])
 def test_at_most_so_many_at_once(tmp_path: Path, most: int) -> None:
-    body = "import time; print(time.time()); time.sleep(0.2); print(time.time())"
-    jobs = ["JOB=1:5", "x.JOB.log", sys.executable, "-c", body]
+    body = "date +%s.%N; touch in.$0; until (( $(ls in.* | wc -l) >= $1 )); do sleep 0.02; done; sleep 0.2; date +%s.%N"
+    jobs = ["JOB=1:5", "x.JOB.log", "bash", "-c", body, "JOB", str(most)]  # the first ones wait for each other
     assert run(RUNNER, "--max_jobs", str(most), *jobs, cwd=tmp_path).returncode == 0
     times = []
     for path in tmp_path.glob("x.*.log"):
