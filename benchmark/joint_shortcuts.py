@@ -26,7 +26,7 @@ from asrllm.batch import pad, real
 from asrllm.data import kaldi
 from asrllm.data.dataset import Dataset, batches
 from asrllm.decode import ctc_prefix, ctc_scorer, joint
-from asrllm.decode.decoder import DecodeConfig, decode, prepared
+from asrllm.decode.decoder import DecodeConfig, Decoder, prepared
 from asrllm.decode.scorer import LlmScorer, LlmState
 from asrllm.experiment import Experiment
 
@@ -121,14 +121,14 @@ def main() -> None:
     numbers = range(len(utterances))
     dataset = Dataset(utterances, 16000)
     data = list(batches(dataset, [list(numbers[at : at + options.batch]) for at in numbers[:: options.batch]]))
-    heard = model.ctc_log_probs
+    heard, decoder = model.ctc_log_probs, Decoder(model, config)
 
     def row(name: str, change: Callable[[torch.Tensor, torch.Tensor], Frames]) -> None:
         seconds: dict[str, float] = {}
         errors = words = frames = 0
         with clock(seconds), mock.patch.object(model, "ctc_log_probs", lambda batch: change(*heard(batch))):
             begin = time.process_time()
-            found = {each.utt_id: each.best.text for batch in data for each in decode(model, batch, config)}
+            found = {each.utt_id: each.best.text for batch in data for each in decoder.decode(batch)}
             seconds["all"] = time.process_time() - begin
         with torch.inference_mode():
             frames = sum(int(change(*heard(batch))[1].sum()) for batch in data)

@@ -20,9 +20,9 @@ import torch
 from asrllm.batch import Batch
 from asrllm.data import kaldi, sampler
 from asrllm.data.dataset import Dataset, batches
-from asrllm.decode.decoder import DecodeConfig, decode, prepared
+from asrllm.decode.decoder import DecodeConfig, Decoder, prepared
 from asrllm.decode.joint import JointConfig
-from asrllm.decode.scorer import Opening, encoded
+from asrllm.decode.scorer import encoded
 from asrllm.decode.speculative import SpeculativeConfig
 from asrllm.experiment import Experiment
 from asrllm.models.frontend import SAMPLE_RATE
@@ -62,11 +62,11 @@ def main() -> None:
     counts = {"llm_calls": 0, "draft_tokens": 0, "draft_accepted": 0}
     with prepared(model, searches["greedy"]):
         data = heard(model, args.data, args.batch_seconds)
-        opening = Opening(model.llm, model.before())
+        decoders = {name: Decoder(model, config) for name, config in searches.items()}
         for repeat in range(args.repeats):
-            for name, config in searches.items():
+            for name, decoder in decoders.items():
                 begin = time.process_time()
-                found = [result for batch in data for result in decode(model, batch, config, opening=opening)]
+                found = [result for batch in data for result in decoder.decode(batch)]
                 times[name].append(time.process_time() - begin)
                 texts[name] = [result.best.text for result in found]
                 if name == "speculative" and repeat == 0:

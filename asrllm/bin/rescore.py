@@ -17,8 +17,8 @@ import torch
 
 from asrllm import config as configs
 from asrllm import console, dist
+from asrllm.api import load_text_lm
 from asrllm.batch import Batch
-from asrllm.bin.decode import load_text_lm
 from asrllm.console import UserError, write_atomically
 from asrllm.data import kaldi, sampler
 from asrllm.data.dataset import Dataset, batches

@@ -5,6 +5,8 @@ It knows the model as a `SpeechModel` only; not experiments, not files.
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Literal
 
 import pydantic
@@ -72,76 +74,63 @@ def prepared(model: torch.nn.Module, config: DecodeConfig) -> Iterator[None]:
         yield
 
 
-@torch.inference_mode()
-def decode(
-    model: SpeechModel,
-    batch: Batch,
-    config: DecodeConfig,
-    sample_rate: int = 16000,
-    companions: Companions | None = None,
-    pieces: Pieces | None = None,
-    opening: Opening | None = None,
-) -> list[NBest]:
-    """Recognise a batch; one n-best list per utterance, in the order of the batch.
+@dataclass(frozen=True)
+class Decoder:
+    """A model and how it is searched; beside the model a search of the LLM uses `companions`, fusion `pieces`."""
 
-    `companions` are what a search of the LLM wants beside the model, `pieces` what fusion does; `opening` is the
-    model's text before the audio, so that it is read once for all batches.
+    model: SpeechModel
+    config: DecodeConfig
+    companions: Companions = Companions()
+    pieces: Pieces | None = None
+    sample_rate: int = 16000
 
-    Raises:
-        UserError: the model cannot be searched, or gives what is not a number.
-        ValueError: `search` is of type pretrained, which is no search of ours.
-    """
-    with torch.autocast(batch.wave_lens.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
-        hypotheses, counts = guarded(
-            model,
-            batch,
-            config.guards,
-            lambda some: _search(model, some, config, sample_rate, companions or Companions(), pieces, opening),
-        )
-    seconds = _seconds(batch, sample_rate)
-    return [NBest(*each) for each in zip(batch.utt_ids, seconds, hypotheses, counts, strict=True)]
+    @cached_property
+    def opening(self) -> Opening:
+        """The model's text before the audio, read once for all batches."""
+        shared = None if self.companions.hotword_prompt is None else self.model.prompt_line
+        return Opening(self.model.llm, self.model.before(), shared)
 
+    @torch.inference_mode()
+    def decode(self, batch: Batch) -> list[NBest]:
+        """Recognise a batch; one n-best list per utterance, in the order of the batch.
 
-def _search(
-    model: SpeechModel,
-    batch: Batch,
-    config: DecodeConfig,
-    sample_rate: int,
-    companions: Companions,
-    pieces: Pieces | None,
-    opening: Opening | None,
-) -> Found:
-    seconds = _seconds(batch, sample_rate)
-    counts: list[dict[str, int]] = [{} for _ in seconds]
-    hints = None
-    if companions.hotword_prompt is not None:
-        batch = encoded(model, batch)
-        hints, counts = companions.hotword_prompt.hints(*model.ctc_log_probs(batch))
-        opening = Opening(model.llm, model.before(), model.prompt_line) if opening is None else opening
-    match config.search:
-        case CtcGreedyConfig():
-            hypotheses = _ctc(model, batch)
-        case CtcPrefixConfig():
-            hypotheses = _ctc_prefix(model, batch, config.search)
-        case FusionConfig():
-            assert pieces is not None, "fusion wants an LM"
-            hypotheses, counts = _fusion(model, batch, pieces)
-        case JointConfig():
-            loop = config.guards.loop
-            beams, passes = joint_search(model, batch, config.search, seconds, companions, opening, loop, hints)
-            counts = [one | other for one, other in zip(passes, counts, strict=True)]
-            hypotheses = [[_spell(each, model.llm_tokenizer) for each in pool] for pool in beams]
-        case SpeculativeConfig():
-            best, passes = drafted_search(model, batch, config.search, seconds, opening, config.guards.loop, hints)
-            counts = [one | other for one, other in zip(passes, counts, strict=True)]
-            hypotheses = [[_spell(each, model.llm_tokenizer)] for each in best]
-        case PretrainedConfig():
-            raise ValueError("a pretrained recogniser is run by transformers, not by a search")
-    return hypotheses, counts
+        Raises:
+            UserError: the model cannot be searched, or gives what is not a number.
+            ValueError: `search` is of type pretrained, which is no search of ours.
+        """
+        with torch.autocast(batch.wave_lens.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
+            hypotheses, counts = guarded(self.model, batch, self.config.guards, self._search)
+        return [NBest(*each) for each in zip(batch.utt_ids, self._seconds(batch), hypotheses, counts, strict=True)]
 
+    def _search(self, batch: Batch) -> Found:
+        model, config, hints = self.model, self.config.search, None
+        seconds, loop = self._seconds(batch), self.config.guards.loop
+        counts: list[dict[str, int]] = [{} for _ in batch.utt_ids]
+        if self.companions.hotword_prompt is not None:
+            batch = encoded(model, batch)
+            hints, counts = self.companions.hotword_prompt.hints(*model.ctc_log_probs(batch))
+        match config:
+            case CtcGreedyConfig():
+                hypotheses = _ctc(model, batch)
+            case CtcPrefixConfig():
+                hypotheses = _ctc_prefix(model, batch, config)
+            case FusionConfig():
+                assert self.pieces is not None, "fusion wants an LM"
+                hypotheses, counts = _fusion(model, batch, self.pieces)
+            case JointConfig():
+                beams, passes = joint_search(model, batch, config, seconds, self.companions, self.opening, loop, hints)
+                counts = [one | other for one, other in zip(passes, counts, strict=True)]
+                hypotheses = [[_spell(each, model.llm_tokenizer) for each in pool] for pool in beams]
+            case SpeculativeConfig():
+                best, passes = drafted_search(model, batch, config, seconds, self.opening, loop, hints)
+                counts = [one | other for one, other in zip(passes, counts, strict=True)]
+                hypotheses = [[_spell(each, model.llm_tokenizer)] for each in best]
+            case PretrainedConfig():
+                raise ValueError("a pretrained recogniser is run by transformers, not by a search")
+        return hypotheses, counts
 
-def _seconds(batch: Batch, sample_rate: int) -> list[float]:
-    return [length / sample_rate for length in batch.wave_lens.tolist()]
+    def _seconds(self, batch: Batch) -> list[float]:
+        return [length / self.sample_rate for length in batch.wave_lens.tolist()]
 
 
 def _ctc(model: SpeechModel, batch: Batch) -> list[list[Hypothesis]]:

@@ -108,7 +108,7 @@ def joint_search(
     config: JointConfig,
     seconds: list[float],
     companions: Companions,
-    opening: Opening | None = None,
+    opening: Opening,
     loop: LoopConfig | None = None,
     hints: list[list[int]] | None = None,
 ) -> tuple[list[list[Finished]], list[dict[str, int]]]:
@@ -123,7 +123,6 @@ def joint_search(
     least = [max(config.min_tokens, int(config.min_tokens_per_second * each)) for each in seconds]
     weights, device = config.weights.given(), batch.wave_lens.device
     batch = encoded(model, batch)
-    opening = Opening(model.llm, model.before()) if opening is None else opening
     scorers: dict[str, Scorer[Any]] = {"llm": llm_scorer(model, batch, max(limits), opening, hints)}
     if "lm" in weights:
         assert companions.lm is not None, "the configuration names a language model"

@@ -290,15 +290,13 @@ def llm_scorer(
     model: SpeechModel,
     batch: Batch,
     max_tokens: int,
-    opening: Opening | None = None,
+    opening: Opening,
     hints: list[list[int]] | None = None,
 ) -> LlmScorer:
-    """The LLM of `model` after its prompt and the speech of `batch`.
+    """The LLM of `model` after its prompt, which begins with `opening`, and the speech of `batch`.
 
-    `opening` if that of other batches is at hand; `hints`: tokens of each utterance, after what the opening shares.
+    `hints`: tokens of each utterance, after what the opening shares.
     """
-    if opening is None:  # an empty one is false
-        opening = Opening(model.llm, model.before())
     embeds, lens = model.prefix(batch)
     if hints is not None or len(opening.rest):
         embeds, lens = _hinted(opening, embeds, lens, hints or [[]] * len(batch))

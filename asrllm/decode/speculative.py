@@ -97,7 +97,7 @@ def drafted_search(
     batch: Batch,
     config: SpeculativeConfig,
     seconds: list[float],
-    opening: Opening | None = None,
+    opening: Opening,
     loop: LoopConfig | None = None,
     hints: list[list[int]] | None = None,
 ) -> tuple[list[Finished], list[dict[str, int]]]:

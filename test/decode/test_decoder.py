@@ -6,7 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from asrllm.batch import Batch, pad
 from asrllm.decode.ctc_search import CtcGreedyConfig, CtcPrefixConfig
-from asrllm.decode.decoder import DecodeConfig, decode
+from asrllm.decode.decoder import DecodeConfig, Decoder
 from asrllm.decode.joint import JointConfig, token_limit
 
 
@@ -59,7 +59,7 @@ def batch() -> Batch:
 
 
 def test_ctc(batch: Batch) -> None:
-    results = decode(Toy(), batch, DecodeConfig(search=CtcGreedyConfig()))
+    results = Decoder(Toy(), DecodeConfig(search=CtcGreedyConfig())).decode(batch)
     assert [each.utt_id for each in results] == ["a", "b", "c"]
     assert [each.seconds for each in results] == [1.0, 3.0, 1.5]
     for result in results:
@@ -69,7 +69,7 @@ def test_ctc(batch: Batch) -> None:
 
 def test_beam_keeps_n_best_within_the_limit(batch: Batch) -> None:
     search = JointConfig(beam=4, nbest=3, tokens_per_second=10.0)
-    for result in decode(Toy(), batch, DecodeConfig(search=search)):
+    for result in Decoder(Toy(), DecodeConfig(search=search)).decode(batch):
         scores = [each.score for each in result.hypotheses]
         assert scores == sorted(scores, reverse=True) and len(scores) == 3
         assert all(len(each.tokens) + each.ended <= 10 * result.seconds for each in result.hypotheses)
@@ -85,7 +85,7 @@ def test_token_limit() -> None:
 
 def test_prefix_beam_keeps_n_best(batch: Batch) -> None:
     search = CtcPrefixConfig(beam=6, nbest=4)
-    for result in decode(Toy(), batch, DecodeConfig(search=search)):
+    for result in Decoder(Toy(), DecodeConfig(search=search)).decode(batch):
         assert len({tuple(each.tokens) for each in result.hypotheses}) == 4
         for each in result.hypotheses:
             assert each.text == Letters().decode(each.tokens)

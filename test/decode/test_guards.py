@@ -12,7 +12,7 @@ from asrllm.batch import Batch
 from asrllm.config import parse
 from asrllm.console import UserError
 from asrllm.decode.beam import BeamConfig, beam_search
-from asrllm.decode.decoder import DecodeConfig, decode
+from asrllm.decode.decoder import DecodeConfig, Decoder
 from asrllm.decode.guards import (
     AgreementConfig,
     GuardsConfig,
@@ -257,9 +257,10 @@ def test_a_guarded_search_of_a_whole_model_does_not_depend_on_the_batch() -> Non
         DecodeConfig,
         "x",
     )
-    together = decode(toy, whole, config)
+    decoder = Decoder(toy, config)
+    together = decoder.decode(whole)
     assert sum(each.counts.get("guard_ctc_agreement", 0) for each in together)
-    for one, other in zip(together, [decode(toy, row, config)[0] for row in rows_of(whole)], strict=True):
+    for one, other in zip(together, [decoder.decode(row)[0] for row in rows_of(whole)], strict=True):
         assert [each.text for each in one.hypotheses] == [each.text for each in other.hypotheses]
         assert one.counts == other.counts
 

@@ -107,7 +107,8 @@ def test_the_prompt_is_that_with_the_text_written_out(shared: int) -> None:
         assert torch.allclose(first[row, 0], truth[0], atol=1e-5)
         assert torch.allclose(second[row, 0], truth[1], atol=1e-5)
     silent = llm_scorer(model, batch, 5, opening).start()[0]  # as the LLM without the speech runs it
-    assert torch.allclose(silent, llm_scorer(model, batch, 5).start()[0], atol=1e-5)
+    plain = Opening(model.llm, model.before())
+    assert torch.allclose(silent, llm_scorer(model, batch, 5, plain).start()[0], atol=1e-5)
 
 
 def test_the_line_of_the_audio(tmp_path: Path) -> None:

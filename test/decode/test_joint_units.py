@@ -8,12 +8,14 @@ import torch
 import toy_corpus
 from transformers import AutoModelForCausalLM
 
+from asrllm import api
 from asrllm.batch import Batch, pad
-from asrllm.bin import decode
 from asrllm.console import UserError
+from asrllm.decode.beam import Finished
 from asrllm.decode.ctc_prefix import CtcPrefix
 from asrllm.decode.joint import Companions, JointConfig, Weights, ctc_scorer, joint_search
 from asrllm.decode.rescore import IMPOSSIBLE, full_sums
+from asrllm.decode.scorer import Opening
 from asrllm.text import tokenizer as tokenizers
 from asrllm.text.lexicon import Lexicon
 from asrllm.text.llm_tokenizer import LlmTokenizer
@@ -101,14 +103,19 @@ def test_the_sum_over_the_tokens_is_the_score_of_the_text(
                 assert total == pytest.approx(ctc(model, row, text), abs=1e-9)
 
 
+def search(model: Heard, config: JointConfig) -> tuple[list[list[Finished]], list[dict[str, int]]]:
+    """All texts, by the model that has heard them."""
+    batch = Batch([str(row) for row in range(5)], TEXTS, None, torch.zeros(5, dtype=torch.long))
+    return joint_search(model, batch, config, [3.0] * 5, Companions(), Opening(model.llm, model.before()))
+
+
 @pytest.mark.parametrize("kind", KINDS[:3], ids=str)
 def test_an_llm_that_knows_nothing_writes_what_was_heard(
     kind: dict[str, object], llm_folder: Path, tmp_path: Path
 ) -> None:
     model = Heard(llm_folder, units_of(kind, llm_folder, tmp_path))
-    batch = Batch([str(row) for row in range(5)], TEXTS, None, torch.zeros(5, dtype=torch.long))
     config = JointConfig(beam=6, candidates=300, length_exponent=0.0, weights=Weights(ctc=3.0))
-    found, counts = joint_search(model, batch, config, [3.0] * 5, Companions())
+    found, counts = search(model, config)
     assert [model.llm_tokenizer.decode(pool[0].tokens) for pool in found] == TEXTS
     for row, pool in enumerate(found):
         assert pool[0].scores["ctc"] == pytest.approx(ctc(model, row, TEXTS[row]), abs=1e-5)
@@ -138,9 +145,8 @@ def test_with_a_lexicon_the_sum_is_that_of_all_pronunciations(llm_folder: Path) 
         sums = full_sums(model.log_probs[row, : model.lens[row]], [sum(way, []) for way in ways])
         if max(sums) > IMPOSSIBLE:
             assert total == pytest.approx(torch.tensor(sums).logsumexp(0).item(), rel=1e-5)
-    batch = Batch([str(row) for row in range(5)], TEXTS, None, torch.zeros(5, dtype=torch.long))
     with pytest.raises(UserError, match="for weights.ctc give search.lexicon"):
-        joint_search(model, batch, JointConfig(weights=Weights(ctc=1.0)), [3.0] * 5, Companions())
+        search(model, JointConfig(weights=Weights(ctc=1.0)))
 
 
 def test_other_units_are_refused(llm_folder: Path) -> None:
@@ -158,9 +164,8 @@ def test_other_units_are_refused(llm_folder: Path) -> None:
             return ""
 
     model.ctc_tokenizer = Sounds()
-    batch = Batch(["0"] * 5, TEXTS, None, torch.zeros(5, dtype=torch.long))
     with pytest.raises(UserError, match="units of type Sounds cannot be joined"):
-        joint_search(model, batch, JointConfig(weights=Weights(ctc=1.0)), [3.0] * 5, Companions())
+        search(model, JointConfig(weights=Weights(ctc=1.0)))
 
 
 def test_a_lexicon_that_nobody_reads_is_refused(llm_folder: Path) -> None:
@@ -171,4 +176,4 @@ def test_a_lexicon_that_nobody_reads_is_refused(llm_folder: Path) -> None:
     with pytest.raises(
         UserError, match="search.lexicon is dictionary, but the CTC units are no phonemes: leave it out"
     ):
-        decode._lexicon(config, model)
+        api._lexicon(config, model)

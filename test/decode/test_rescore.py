@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from asrllm.batch import Batch, pad
 from asrllm.console import UserError
 from asrllm.decode.ctc_search import prefix_beam_search
-from asrllm.decode.decoder import DecodeConfig, decode
+from asrllm.decode.decoder import DecodeConfig, Decoder
 from asrllm.decode.fusion import FusionConfig, Pieces
 from asrllm.decode.rescore import (
     IMPOSSIBLE,
@@ -158,11 +158,11 @@ def test_delayed_fusion_at_the_end_is_rescoring_of_the_same_beam(lm: TextLm, rec
         {**settings, "lm": {"model": "toy"}, "trigger": {"type": "end"}, "weights": weights}
     )
     pieces = Pieces(model.ctc_tokenizer, lm, end, log_prior)
-    fused = decode(model, batch, DecodeConfig(search=end), pieces=pieces)
+    fused = Decoder(model, DecodeConfig(search=end), pieces=pieces).decode(batch)
     plain = DecodeConfig.model_validate({"search": {**settings, "type": "ctc_prefix"}})
     with torch.inference_mode():
         scorers = {"lm": LmRescorer(lm), "prior": PriorRescorer(model.ctc_tokenizer, log_prior)}
-    rescored = [rank(each, weights) for each in rescore(decode(model, batch, plain), scorers, None)]
+    rescored = [rank(each, weights) for each in rescore(Decoder(model, plain).decode(batch), scorers, None)]
     for one, other in zip(fused, rescored, strict=True):
         assert [each.text for each in one.hypotheses] == [each.text for each in other.hypotheses]
         for left, right in zip(one.hypotheses, other.hypotheses, strict=True):
