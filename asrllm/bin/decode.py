@@ -4,12 +4,8 @@ import argparse
 import hashlib
 import json
 import logging
-import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from asrllm import config as configs
 from asrllm import console, dist
@@ -22,6 +18,7 @@ from asrllm.decode.decoder import DecodeConfig
 from asrllm.decode.fusion import FusionConfig
 from asrllm.decode.joint import JointConfig
 from asrllm.decode.prior import PRIOR_FILE
+from asrllm.decode.speed import clock, speed
 from asrllm.hypothesis import shard_name, write_shard
 
 SCHEMA = DecodeConfig
@@ -65,30 +62,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     if out.is_file() and speed_file.is_file() and json.loads(speed_file.read_text()).get("made_from") == made_from:
         log.info("%s: decoded before, nothing to do", out)
         return
-    with recogniser(config, args.exp, device) as recognise:
-        begin, used = time.perf_counter(), time.process_time()
+    with recogniser(config, args.exp, device) as recognise, clock() as took:
         results = recognise_all(utterances, recognise, config.batch_seconds)
-        wall, processor = time.perf_counter() - begin, time.process_time() - used
-    seconds = sum(result.seconds for result in results)
-    speed = {
-        "seconds_audio": seconds,
-        "seconds_wall": wall,
-        "seconds_processor": processor,
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-    }
-    speed |= sum((Counter(result.counts) for result in results), Counter())
+    figures = speed(results, took, device)
     write_shard(results, out)
     with write_atomically(speed_file) as temporary:
-        temporary.write_text(json.dumps(speed | {"made_from": made_from}) + "\n")
+        temporary.write_text(json.dumps(figures | {"made_from": made_from}) + "\n")
     for other in set(args.out.glob("hyp.*.jsonl")) | set(args.out.glob("speed.*.json")):
         if not other.name.split(".")[1].endswith(f"of{jobs}"):
             other.unlink(missing_ok=True)  # of a decoding in another number of jobs
+    seconds, wall = sum(result.seconds for result in results), took["seconds_wall"]
     factor = wall / seconds if seconds else 0.0  # more jobs than utterances leave some of them without any
     log.info("%d utterances, %.1f s of audio in %.1f s: real-time factor %.3f", len(results), seconds, wall, factor)
     for name, said in guards.SAID.items():
-        if name in speed:
-            log.warning("%s of %d utterances: %s", speed[name], len(results), said)
+        if name in figures:
+            log.warning("%s of %d utterances: %s", figures[name], len(results), said)
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -7,8 +7,6 @@ import argparse
 import hashlib
 import json
 import logging
-import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,6 +37,7 @@ from asrllm.decode.rescore import (
     rescore,
 )
 from asrllm.decode.scorer import encoded
+from asrllm.decode.speed import clock, speed
 from asrllm.experiment import Experiment
 from asrllm.hypothesis import NBest, read_decoding, shard_name, write_shard
 from asrllm.models.frontend import SAMPLE_RATE
@@ -78,22 +77,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ExitStack() as stack:
         model = _model(config, args.exp, device, stack)
         rescorers = _rescorers(config, args.exp, model, device, stack)
-        begin, used = time.perf_counter(), time.process_time()
         scored: dict[str, NBest] = {}
-        with console.progress("rescoring", len(lists), "utterances") as advance:
+        with clock() as took, console.progress("rescoring", len(lists), "utterances") as advance:
             for some, batch in _batches(config, lists, args.data):
                 heard = encoded(model, batch.to(device)) if batch and model else None
                 done = rescore(some, rescorers, heard)
                 scored |= {each.utt_id: rank(each, config.weights) for each in done}
                 advance(len(done), "")
-        took = {
-            "seconds_wall": time.perf_counter() - begin,
-            "seconds_processor": time.process_time() - used,
-        }
     results = [scored[utt_id] for utt_id in lists]
     write_shard(results, out)
     with write_atomically(speed_file) as temporary:
-        temporary.write_text(json.dumps(_speed(args.decoding, results, took, device) | {"made_from": made_from}) + "\n")
+        figures = speed(results, _with_before(took, args.decoding), device)
+        temporary.write_text(json.dumps(figures | {"made_from": made_from}) + "\n")
     changed = sum(new.best.text != old.best.text for new, old in zip(results, lists.values(), strict=True))
     wall = took["seconds_wall"]
     log.info("%s: %d utterances in %.1f s, another text for %d of them", args.out, len(results), wall, changed)
@@ -167,16 +162,10 @@ def _batches(
         yield [lists[utt_id] for utt_id in batch.utt_ids], batch
 
 
-def _speed(decoding: Path, results: Sequence[NBest], took: dict[str, float], device: torch.device) -> dict[str, object]:
-    """Seconds of the decoding and of the rescoring together, and what the LLMs have read."""
+def _with_before(took: dict[str, float], decoding: Path) -> dict[str, float]:
+    """Seconds of the rescoring and of the decoding before it together; what that counted stands in its lists."""
     before = [json.loads(path.read_text()) for path in decoding.glob("speed.*.json")]
-    return {
-        "seconds_audio": sum(nbest.seconds for nbest in results),
-        **{name: value + sum(each.get(name, 0.0) for each in before) for name, value in took.items()},
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        **sum((Counter(result.counts) for result in results), Counter()),
-    }
+    return {name: value + sum(each.get(name, 0.0) for each in before) for name, value in took.items()}
 
 
 def _fingerprint(config: RescoreConfig, decoding: Path, exp: Path | None) -> str:
