@@ -109,13 +109,13 @@ def main() -> None:
 def prepare(folder: Path, count: int) -> None:
     """The formatted directory with its index, and character units."""
     from asrllm.data import index
-    from asrllm.text import tokenizer
+    from asrllm.text import tokenizer_training as training
 
     make(folder / "train", count)
     begin = time.perf_counter()
     index.write(folder / "train")
     print(f"{count} utterances indexed in {time.perf_counter() - begin:.1f} s, once, when the data are formatted")
-    tokenizer.train(tokenizer.CharacterConfig(type="character"), [SENTENCE.strip()], folder / "tokenizer")
+    training.train(training.CharacterConfig(type="character"), [SENTENCE.strip()], folder / "tokenizer")
 
 
 BEGIN = time.time()

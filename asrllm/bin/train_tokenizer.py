@@ -7,8 +7,9 @@ from pathlib import Path
 
 from asrllm import config, console
 from asrllm.text import tokenizer
+from asrllm.text import tokenizer_training as training
 
-SCHEMA = tokenizer.TokenizerFile
+SCHEMA = training.TokenizerFile
 log = logging.getLogger("asrllm")
 
 
@@ -26,12 +27,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train the tokenizer, unless the folder holds the one of this YAML and text already."""
     args = parser().parse_args(argv)
     wanted = config.load(args.config, SCHEMA, args.set)
-    texts = tokenizer.read_transcripts(args.text)
-    if tokenizer.is_trained(args.out, wanted.tokenizer, texts):
+    texts = training.read_transcripts(args.text)
+    if training.is_trained(args.out, wanted.tokenizer, texts):
         log.info("%s: up to date", args.out)
         return
-    tokenizer.train(wanted.tokenizer, texts, args.out)
-    if (listed := args.out / tokenizer.OOV_FILE).is_file():
+    training.train(wanted.tokenizer, texts, args.out)
+    if (listed := args.out / training.OOV_FILE).is_file():
         rows = [line.split("\t") for line in listed.read_text(encoding="utf-8").splitlines()]
         count = sum(int(row[1]) for row in rows)
         log.info(

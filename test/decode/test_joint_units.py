@@ -17,6 +17,7 @@ from asrllm.decode.joint import Companions, JointConfig, Weights, ctc_scorer, jo
 from asrllm.decode.rescore import IMPOSSIBLE, full_sums
 from asrllm.decode.scorer import Opening
 from asrllm.text import tokenizer as tokenizers
+from asrllm.text import tokenizer_training as training
 from asrllm.text.lexicon import Lexicon
 from asrllm.text.llm_tokenizer import LlmTokenizer
 from asrllm.text.phonemes import PhonemeConfig, PhonemeTokenizer
@@ -62,8 +63,8 @@ class Heard:
 
 def units_of(kind: dict[str, object], llm_folder: Path, folder: Path) -> tokenizers.Tokenizer:
     given = kind | ({"llm": str(llm_folder)} if kind["type"] == "llm_subset" else {})
-    config = tokenizers.TokenizerFile.model_validate({"tokenizer": given}).tokenizer
-    tokenizers.train(config, TEXTS[:4], folder / "units")
+    config = training.TokenizerFile.model_validate({"tokenizer": given}).tokenizer
+    training.train(config, TEXTS[:4], folder / "units")
     return tokenizers.load(folder / "units")
 
 

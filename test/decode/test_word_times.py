@@ -10,7 +10,8 @@ from asrllm.decode import subtitles
 from asrllm.decode.subtitles import cues
 from asrllm.decode.word_times import TimedWord, spread, time_words
 from asrllm.score.timed import read_ctm
-from asrllm.text.tokenizer import CharacterTokenizer, SentencePieceConfig, load, train
+from asrllm.text.tokenizer import CharacterTokenizer, load
+from asrllm.text.tokenizer_training import SentencePieceConfig, train
 
 CHARACTERS = CharacterTokenizer([" ", "a", "b", "c", "\u4eca", "\u5929"])
 

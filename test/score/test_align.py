@@ -11,7 +11,7 @@ from asrllm.console import UserError
 from asrllm.score.align import Counts, Edit, align, align_all, count
 from asrllm.score.scoring import ScoreConfig
 from asrllm.score.units import splitter
-from asrllm.text import tokenizer
+from asrllm.text import tokenizer_training as training
 
 
 def plain_align(ref: list[str], hyp: list[str]) -> list[Edit]:
@@ -119,7 +119,7 @@ def test_phones_are_folded_by_a_map(tmp_path: Path) -> None:
 
 
 def test_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
-    tokenizer.train(tokenizer.CharacterConfig(type="character"), ["ab ba"], tmp_path)
+    training.train(training.CharacterConfig(type="character"), ["ab ba"], tmp_path)
     split = splitter("token", ScoreConfig(tokenizer=str(tmp_path)), spaced=True)
     assert [piece.partition("#")[0] for piece in split("a b")][-3:] == ["a", "_", "b"]
     with pytest.raises(UserError, match="needs the key tokenizer"):

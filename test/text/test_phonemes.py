@@ -11,6 +11,7 @@ from asrllm.bin import score, train_tokenizer
 from asrllm.console import UserError
 from asrllm.text import phonemes
 from asrllm.text import tokenizer as tokenizers
+from asrllm.text import tokenizer_training as training
 from asrllm.text.phonemes import PhonemeConfig, PhonemeTokenizer, inventory, out_of_vocabulary, pronounce, speak
 from asrllm.text.spelling import spell_tokens
 
@@ -71,7 +72,7 @@ def test_units_survive_the_folder_and_the_program_counts_what_is_unlisted(
 
 
 def test_phone_error_rate_is_against_the_pronounced_reference(tmp_path: Path) -> None:
-    tokenizers.train(PLAIN, ["the cats"], tmp_path / "units")
+    training.train(PLAIN, ["the cats"], tmp_path / "units")
     (tmp_path / "ref").write_text("u1 The cats\nu2 a cat\n")
     (tmp_path / "hyp").write_text("u1 DH AH K AE T\nu2 AH K AE T\n")
     (tmp_path / "conf.yaml").write_text(f"units: [phone]\ntokenizer: {tmp_path / 'units'}\nreports: [raw]\n")

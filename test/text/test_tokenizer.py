@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from asrllm.console import UserError
 from asrllm.text import tokenizer as tokenizers
+from asrllm.text import tokenizer_training as training
 from asrllm.text.llm_tokenizer import LlmTokenizer
 from asrllm.text.prompt import PromptConfig, tokenize
 
@@ -32,7 +33,7 @@ def llm_folder(tmp_path_factory):
 
 def config_of(kind, llm_folder, **changes):
     given = {"type": kind, **({"llm": str(llm_folder)} if kind == "llm_subset" else {}), **changes}
-    return tokenizers.TokenizerFile.model_validate({"tokenizer": given}).tokenizer
+    return training.TokenizerFile.model_validate({"tokenizer": given}).tokenizer
 
 
 @pytest.mark.parametrize(
@@ -41,32 +42,32 @@ def config_of(kind, llm_folder, **changes):
 )
 def test_text_survives_the_round_trip_and_the_folder(kind, changes, llm_folder, tmp_path):
     config = config_of(kind, llm_folder, **changes)
-    tokenizers.train(config, TEXTS, tmp_path / "units")
+    training.train(config, TEXTS, tmp_path / "units")
     units = tokenizers.load(tmp_path / "units")
     for text in TEXTS:
         labels = units.encode(text)
         assert units.decode(labels) == text
         assert all(1 <= label < units.size for label in labels)
-    assert tokenizers.is_trained(tmp_path / "units", config, TEXTS)
-    assert not tokenizers.is_trained(tmp_path / "units", config, TEXTS[1:])
+    assert training.is_trained(tmp_path / "units", config, TEXTS)
+    assert not training.is_trained(tmp_path / "units", config, TEXTS[1:])
 
 
 def test_subset_labels_are_the_llms_own_tokens(llm_folder):
     llm = LlmTokenizer(str(llm_folder))
-    units = tokenizers.LlmSubsetTokenizer(llm, tokenizers.llm_subset(llm, TEXTS, 1))
+    units = tokenizers.LlmSubsetTokenizer(llm, training.llm_subset(llm, TEXTS, 1))
     for text in TEXTS:
         assert [units.llm_ids[label - 1] for label in units.encode(text)] == llm.encode_transcript(text)
 
 
 def test_characters_of_several_tokens_survive(llm_folder):
     llm = LlmTokenizer(str(llm_folder))
-    units = tokenizers.LlmSubsetTokenizer(llm, tokenizers.llm_subset(llm, ["\u732b\u72d7 cat"], 1))
+    units = tokenizers.LlmSubsetTokenizer(llm, training.llm_subset(llm, ["\u732b\u72d7 cat"], 1))
     assert units.decode(units.encode("\u72d7 cat\u732b")) == "\u72d7 cat\u732b"
 
 
 @pytest.mark.parametrize("kind", ["character", "llm_subset"])
 def test_units_can_be_spelled_in_characters(kind, llm_folder, tmp_path):
-    tokenizers.train(config_of(kind, llm_folder), TEXTS, tmp_path / "units")
+    training.train(config_of(kind, llm_folder), TEXTS, tmp_path / "units")
     spelling = tokenizers.characters(tokenizers.load(tmp_path / "units"))
     for text in TEXTS:
         assert len(spelling.encode(text)) == len(text) and spelling.decode(spelling.encode(text)) == text
@@ -74,7 +75,7 @@ def test_units_can_be_spelled_in_characters(kind, llm_folder, tmp_path):
 
 def test_no_word_piece_of_the_subset_is_rarer_than_asked(llm_folder):
     llm = LlmTokenizer(str(llm_folder))
-    units = tokenizers.LlmSubsetTokenizer(llm, tokenizers.llm_subset(llm, TEXTS, 2))
+    units = tokenizers.LlmSubsetTokenizer(llm, training.llm_subset(llm, TEXTS, 2))
     used = [label for text in TEXTS for label in units.encode(text)]
     for label in range(1, units.size):
         string = llm.strings[units.llm_ids[label - 1]]
@@ -83,7 +84,7 @@ def test_no_word_piece_of_the_subset_is_rarer_than_asked(llm_folder):
 
 def test_respelling_gives_the_llms_own_tokens_and_the_labels_they_cover(llm_folder):
     llm = LlmTokenizer(str(llm_folder))
-    units = tokenizers.LlmSubsetTokenizer(llm, tokenizers.llm_subset(llm, TEXTS, 5))
+    units = tokenizers.LlmSubsetTokenizer(llm, training.llm_subset(llm, TEXTS, 5))
     text = "the cat sat on a catalogue"
     labels = units.encode(text)
     spelled = units.respell(labels)
@@ -97,7 +98,7 @@ def test_respelling_gives_the_llms_own_tokens_and_the_labels_they_cover(llm_fold
 
 def test_words_never_seen_are_spelled_with_the_units(llm_folder):
     llm = LlmTokenizer(str(llm_folder))
-    units = tokenizers.LlmSubsetTokenizer(llm, tokenizers.llm_subset(llm, TEXTS, 1))
+    units = tokenizers.LlmSubsetTokenizer(llm, training.llm_subset(llm, TEXTS, 1))
     assert units.decode(units.encode("a zebra sat")) == "a zebra sat"
     with pytest.raises(UserError, match="cannot be written in the CTC units"):
         units.encode("\u732b")
@@ -119,7 +120,7 @@ def test_fewest_pieces_equals_trying_all_splits():
 
 
 def test_unknown_character_is_marked_not_lost(llm_folder, tmp_path):
-    tokenizers.train(config_of("character", llm_folder), TEXTS, tmp_path / "units")
+    training.train(config_of("character", llm_folder), TEXTS, tmp_path / "units")
     units = tokenizers.load(tmp_path / "units")
     assert units.decode(units.encode("cat!")) == "cat\u2047"
 
@@ -128,7 +129,7 @@ def test_mistakes_are_one_sentence(llm_folder, tmp_path):
     with pytest.raises(UserError, match="no tokenizer there: run stage 3"):
         tokenizers.load(tmp_path)
     with pytest.raises(UserError, match="sentencepiece cannot make 5000 pieces"):
-        tokenizers.train(config_of("sentencepiece", llm_folder, size=5000), TEXTS, tmp_path / "units")
+        training.train(config_of("sentencepiece", llm_folder, size=5000), TEXTS, tmp_path / "units")
     assert not (tmp_path / "units").exists()
     with pytest.raises(UserError, match="no tokenizer loads"):
         LlmTokenizer(str(tmp_path / "nowhere"))
