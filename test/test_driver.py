@@ -164,14 +164,14 @@ def test_a_whole_run_does_what_the_dry_run_prints(recipe: Path, driver: Path, mo
 
 @pytest.fixture
 def toy(driver: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The template's recipe, whose programs start another each and never end."""
+    """The template's recipe, whose programs start another each, never end, and take a while to stop."""
     folder = driver.parent / "toy" / "asr1"
     folder.mkdir(parents=True)
     for name in ("run.sh", "cmd.sh", "conf"):
         (folder / name).symlink_to(ROOT / "egs" / "TEMPLATE" / "asr1" / name)
     (folder / "path.sh").touch()
     (driver.parent / "compare_decoding.sh").symlink_to(ROOT / "egs" / "compare_decoding.sh")
-    (recipe / "python").write_text("#!/bin/sh\nsleep 97.25 &\necho $! $$ > $$.pids\nwait\n")
+    (recipe / "python").write_text("#!/bin/sh\ntrap 'sleep 0.3; exit' TERM\nsleep 97.25 &\necho $! > $$.pid\nwait\n")
     (recipe / "python").chmod(0o755)
     monkeypatch.setenv("PATH", f"{recipe}{os.pathsep}{os.environ['PATH']}")
     return folder
@@ -202,13 +202,13 @@ def test_who_kills_a_script_kills_its_jobs(toy: Path, line: str, jobs: int, numb
         start_new_session=True,
     )
     try:
-        wait_until(lambda: len([path for path in toy.glob("*.pids") if path.read_text()]) == jobs)
+        wait_until(lambda: len([path for path in toy.glob("*.pid") if path.read_text()]) == jobs)
         assert len(of_session(process.pid)) >= 2 + 2 * jobs  # the script, the runner, two processes of each job
     finally:
         process.send_signal(number)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == (130 if number == signal.SIGINT else 143)
-    wait_until(lambda: not of_session(process.pid))
+    assert of_session(process.pid) == []
     assert stderr.endswith(said) and "Terminated" not in stderr
 
 

@@ -32,13 +32,13 @@ run_job() { # run_job LOG COMMAND ...: the command between the log's head and ta
 declare -A pids=()
 stop_jobs() { # each job is a process group of its own: what it started goes with it
     exec 2>/dev/null # bash would report each job that it sees killed
-    local pid seconds
-    for pid in "${pids[@]}"; do kill -TERM -- "-$pid" 2>/dev/null; done
-    for seconds in 0.1 0.4 1 2 2; do
-        [[ -n $(jobs -rp) ]] || return 0
+    local groups=("${pids[@]/#/-}") seconds
+    kill -TERM -- "${groups[@]}"
+    for seconds in 0.1 0.4 1 2 2; do # torchrun takes a while
+        kill -0 -- "${groups[@]}" || return 0 # nobody is left in any of them
         sleep $seconds
     done
-    for pid in "${pids[@]}"; do kill -KILL -- "-$pid" 2>/dev/null; done
+    kill -KILL -- "${groups[@]}"
 }
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
