@@ -179,7 +179,7 @@ score_sets() { # local/wer_output_filter and local/score.sh of the recipe have t
     [[ ! -x local/wer_output_filter ]] || filter=(--filter local/wer_output_filter)
     while read -r -u 4 file exp set out; do
         run $train_cmd "$out/log/score.log" \
-            python -m asrllm.bin.score --config "$score" --ref "$dumpdir/$set" --hyp "$out" --audio "data/$set" \
+            python -m asrllm.bin.score --config "$score" --ref "$dumpdir/$set" --hyp "$out" --audio "$datadir/$set" \
             "${filter[@]}"
         [[ ! -x local/score.sh ]] || run $train_cmd "$out/log/local_score.log" local/score.sh "$dumpdir/$set" "$out"
     done 4< <(results)
