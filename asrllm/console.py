@@ -3,9 +3,11 @@
 It knows nothing of speech. Every program of `asrllm.bin` starts through `run`.
 """
 
+import argparse
 import errno
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -43,6 +45,13 @@ def run(main: Callable[[], None]) -> NoReturn:
         print(f"{name}: error: {sentence}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
+
+
+def positive(text: str) -> int:
+    """The type of an option that counts: a whole number from 1."""
+    if not re.fullmatch(r"[1-9][0-9]*", text):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return int(text)
 
 
 def _explain(fault: BaseException) -> str | None:

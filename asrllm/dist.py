@@ -33,10 +33,10 @@ def start(ngpu: int, number: int | None = None) -> torch.device:
         number: which of them to use; torchrun's local rank where none is given.
 
     Raises:
-        UserError: fewer GPUs than asked for.
+        UserError: fewer GPUs than asked for, or fewer than none.
     """
     here = torch.cuda.device_count()
-    if ngpu > here:
+    if not 0 <= ngpu <= here:
         raise UserError(f"--ngpu {ngpu}: this machine has {here} usable GPU(s): give --ngpu 0 to run on the CPU")
     if world_size() > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if ngpu else "gloo")

@@ -27,7 +27,7 @@ from asrllm.analysis.entropy import Estimate, Floats
 from asrllm.analysis.listening import Audio, Held
 from asrllm.analysis.panel import Settings
 from asrllm.analysis.scaling import fit
-from asrllm.console import UserError, write_atomically
+from asrllm.console import UserError, positive, write_atomically
 from asrllm.data.kaldi import Utterance
 from asrllm.experiment import Experiment
 from asrllm.score import results
@@ -73,8 +73,8 @@ def parser() -> argparse.ArgumentParser:
         "places", type=Path, nargs="+", metavar="EXP", help="two or more: EXP, or EXP/checkpoints|snapshots/step-N"
     )
     _data(one)
-    one.add_argument("--utterances", type=int, default=CkaConfig().utterances, help="drawn from the data (300)")
-    one.add_argument("--frames", type=int, default=CkaConfig().frames, help="drawn from these utterances (20000)")
+    one.add_argument("--utterances", type=positive, default=CkaConfig().utterances, help="drawn from the data (300)")
+    one.add_argument("--frames", type=positive, default=CkaConfig().frames, help="drawn from these utterances (20000)")
 
     one = command("entropy", "how encoder and LLM share the work: NSE, PAI, CSAI, CTC entropy, allocation ratios")
     one.add_argument("experiments", type=Path, nargs="+", metavar="EXP", help="experiments, compared on equal terms")
@@ -84,14 +84,18 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--units", type=Path, metavar="CTM", help="times of phones, in the place of an aligner")
     one.add_argument("--words", type=Path, metavar="CTM", help="times of words, beside --units")
-    one.add_argument("--frames", type=int, default=Settings().frames, help="that NSE and probes read (20000)")
-    one.add_argument("--min_count", type=int, default=Settings().min_count, help="of a word that CSAI asks for (20)")
+    one.add_argument("--frames", type=positive, default=Settings().frames, help="that NSE and probes read (20000)")
+    one.add_argument(
+        "--min_count", type=positive, default=Settings().min_count, help="of a word that CSAI asks for (20)"
+    )
 
     one = command("attention", "what the LLM looks at in one utterance: weights by layer and head, shares by piece")
     one.add_argument("experiment", type=Path, metavar="EXP")
     _data(one)
     one.add_argument("--utterance", metavar="ID", help="of the data (its first)")
-    one.add_argument("--layers", type=int, nargs="+", metavar="N", help="from 1; of these every head is drawn (all)")
+    one.add_argument(
+        "--layers", type=positive, nargs="+", metavar="N", help="from 1; of these every head is drawn (all)"
+    )
 
     one = command("hallucination", "text that nobody said: shares with exact intervals over decoded sets")
     one.add_argument("--exp", type=Path, required=True, help="folder of the experiments")

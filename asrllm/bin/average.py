@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asrllm import console
-from asrllm.console import UserError
+from asrllm.console import UserError, positive
 from asrllm.train import checkpoint
 
 
@@ -13,8 +13,10 @@ def parser() -> argparse.ArgumentParser:
     """Options of this program."""
     options = argparse.ArgumentParser(prog="average", description=__doc__, allow_abbrev=False)
     options.add_argument("--exp", type=Path, required=True, help="experiment folder with checkpoints/")
-    options.add_argument("--best", type=int, default=5, help="how many checkpoints")
-    options.add_argument("--by", default="loss", help="validation figure that ranks them: loss, <name>_accuracy, ...")
+    options.add_argument("--best", type=positive, default=5, help="how many checkpoints (%(default)s)")
+    options.add_argument(
+        "--by", default="loss", help="validation figure that ranks them: loss, <name>_accuracy, ... (loss)"
+    )
     options.add_argument("--out", type=Path, required=True, help="weights file to write, such as average.safetensors")
     return options
 
@@ -22,8 +24,6 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     options = parser().parse_args(argv)
-    if options.best < 1:
-        raise UserError(f"--best {options.best}: expected a number above 0")
     checkpoints = checkpoint.Checkpoints(options.exp / "checkpoints", options.by, options.best)
     steps = checkpoints.best(options.best)
     if not steps:

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from asrllm import console
-from asrllm.console import UserError, write_atomically
+from asrllm.console import UserError, positive, write_atomically
 from asrllm.data import doctor, doctor_report, repair, validate
 from asrllm.data import format as formatting
 from asrllm.data.kaldi import Problem
@@ -22,10 +22,14 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("data", type=Path, help="data directory to check")
     result.add_argument("--fix", type=Path, metavar="OUT", help="write a repaired copy here, with dropped.txt")
     result.add_argument("--format", type=Path, metavar="OUT", help="make the training-ready directory after the check")
-    result.add_argument("--sample_rate", type=_positive, default=16000, help="Hz of the training-ready audio")
-    result.add_argument("--sample_rate_must_be", type=_positive, metavar="HZ", help="refuse recordings at other rates")
-    result.add_argument("--channel", type=_positive, help="channel of all recordings, from 1")
-    result.add_argument("--nj", type=_positive, default=1, help="threads that check, processes that decode")
+    result.add_argument(
+        "--sample_rate", type=positive, default=16000, help="Hz of the training-ready audio (%(default)s)"
+    )
+    result.add_argument("--sample_rate_must_be", type=positive, metavar="HZ", help="refuse recordings at other rates")
+    result.add_argument("--channel", type=positive, help="channel of all recordings, from 1")
+    result.add_argument(
+        "--nj", type=positive, default=1, help="threads that check, processes that decode (%(default)s)"
+    )
     result.add_argument("--no_text", action="store_true", help="for a directory without transcripts")
     result.add_argument("--doctor", type=Path, metavar="OUT", help="look for what is odd too; report.* go into OUT")
     result.add_argument(
@@ -39,17 +43,15 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, found {number}")
-    return number
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the program."""
-    options = parser().parse_args(argv)
+    parse = parser()
+    options = parse.parse_args(argv)
     folder: Path = options.data
+    if options.doctor is None and (options.listen or options.against):
+        parse.error("--listen and --against belong to --doctor OUT, which is not given")
+    if options.doctor is not None and (options.fix or options.format or options.report):
+        parse.error("--doctor looks and changes nothing: give --fix, --format and --report to another call")
     if options.doctor is not None:
         _examine(options)
         return

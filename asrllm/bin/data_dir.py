@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from asrllm import console
-from asrllm.console import UserError, log, write_atomically
+from asrllm.console import UserError, log, positive, write_atomically
 from asrllm.data import kaldi, lines, perturb, subset
 from asrllm.data import tables as directories
 from asrllm.data.kaldi import byte_order
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     each.add_argument("file", nargs="?", type=Path)
     each = tool("filter_scp", _filter, "print the lines whose first field is in a list of ids")
     each.add_argument("--exclude", action="store_true", help="print the other lines")
-    each.add_argument("-f", type=_positive, default=1, metavar="N", help="look at the field number N, from 1")
+    each.add_argument("-f", type=positive, default=1, metavar="N", help="look at the field number N, from 1")
     each.add_argument("ids", type=Path, help="a file whose lines begin with an id")
     each.add_argument("file", nargs="?", type=Path, help="what is filtered; standard input where it is not given")
     return result
@@ -62,7 +62,7 @@ def _add_checks(tool: Adder) -> None:
     each.add_argument("data", type=Path)
     for name in ("utt2dur", "utt2num_samples"):
         each = tool(f"get_{name}", _measure, f"write {name}, unless it is there already")
-        each.add_argument("--nj", type=_positive, default=4, help="threads that open audio")
+        each.add_argument("--nj", type=positive, default=4, help="threads that open audio (%(default)s)")
         each.add_argument("--cmd", help="taken for Kaldi's sake")
         each.add_argument("--read-entire-file", help="taken for Kaldi's sake: what a header lacks is read")
         each.add_argument("data", type=Path)
@@ -101,18 +101,12 @@ def _add_copies(tool: Adder) -> None:
     how.add_argument("--per-utt", action="store_true", help="speakers may be parted")
     how.add_argument("--per-reco", action="store_true", help="recordings stay whole, speakers may be parted")
     each.add_argument("data", type=Path)
-    each.add_argument("parts", type=_positive)
+    each.add_argument("parts", type=positive)
 
     each = tool("perturb_data_dir_speed", _perturb, "the same audio at another speed, by sox, under new ids")
     each.add_argument("factor")
     each.add_argument("source", type=Path)
     each.add_argument("dest", type=Path)
-
-
-def _positive(text: str) -> int:
-    if not re.fullmatch(r"[1-9][0-9]*", text):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
-    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

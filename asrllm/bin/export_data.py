@@ -13,7 +13,7 @@ from pathlib import Path
 import soundfile
 
 from asrllm import console
-from asrllm.console import UserError, track, write_atomically
+from asrllm.console import UserError, positive, track, write_atomically
 from asrllm.data import audio, kaldi, shards
 from asrllm.data.kaldi import Utterance
 from asrllm.data.shards import Sample
@@ -28,10 +28,10 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("kind", choices=("shards", "table", "features"), help=kinds)
     result.add_argument("data", type=Path, help="data directory to read")
     result.add_argument("out", type=Path, help="what is written")
-    result.add_argument("--sample_rate", type=int, default=16000, help="Hz of the shards (%(default)s)")
+    result.add_argument("--sample_rate", type=positive, default=16000, help="Hz of the shards (%(default)s)")
     result.add_argument("--suffix", choices=("flac", "wav"), default="flac", help="audio in the shards (%(default)s)")
-    result.add_argument("--shard_mb", type=int, default=1000, help="size of a shard (%(default)s)")
-    result.add_argument("--mels", type=int, default=80, help="of the features (%(default)s)")
+    result.add_argument("--shard_mb", type=positive, default=1000, help="size of a shard (%(default)s)")
+    result.add_argument("--mels", type=positive, default=80, help="of the features (%(default)s)")
     return result
 
 

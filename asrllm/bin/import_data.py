@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from asrllm import console
+from asrllm.console import UserError, positive
 from asrllm.data import corpora, importing, layouts, shards
 from asrllm.data.importing import Columns
 from asrllm.data.kaldi import Utterance
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--config", help="of a dataset of Hugging Face, such as a size or a language")
     result.add_argument("--recordings", type=Path, help="of Lhotse")
     result.add_argument("--shards", type=Path, help="folder for the audio of a dataset of Hugging Face")
-    result.add_argument("--shard_mb", type=int, default=1000, help="size of a shard (%(default)s)")
+    result.add_argument("--shard_mb", type=positive, default=1000, help="size of a shard (%(default)s)")
     return result
 
 
@@ -52,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.kind == "huggingface" and args.shards is None:
         parse.error("huggingface wants --shards FOLDER, into which the audio goes")
     source = Path(args.source)
+    for place in (source, args.recordings):
+        if place is not None and args.kind != "huggingface" and not place.exists():
+            raise UserError(f"{place}: no such file or folder")
     columns = Columns(args.audio, args.text, args.id, args.speaker)
     readers: dict[str, Callable[[], Iterable[Utterance]]] = {
         "folder": lambda: importing.folder(source),

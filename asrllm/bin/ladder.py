@@ -14,7 +14,7 @@ from asrllm import config as configs
 from asrllm import console
 from asrllm.analysis import ladder
 from asrllm.analysis.ladder import LadderConfig
-from asrllm.console import UserError
+from asrllm.console import UserError, positive
 
 SCHEMA = LadderConfig
 log = logging.getLogger("asrllm")
@@ -26,9 +26,11 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--config", type=Path, required=True, help="YAML: schedules, budgets, seeds, decode")
     parse.add_argument("--expdir", type=Path, required=True, help="folder of all experiments of the ladder")
     parse.add_argument(
-        "--jobs", type=int, default=1, help="how many run at a time (1); a queue takes as many as it likes"
+        "--jobs", type=positive, default=1, help="how many run at a time (1); a queue takes as many as it likes"
     )
-    parse.add_argument("--tries", type=int, default=1, help="how often a job is started before it counts as failed (1)")
+    parse.add_argument(
+        "--tries", type=positive, default=1, help="how often a job is started before it counts as failed (1)"
+    )
     parse.add_argument("--dry_run", action="store_true", help="print the commands that are left, run nothing")
     parse.add_argument(
         "--run_args", default="", metavar="WORDS", help='more options of run.sh, such as "--ngpu 1 --nj 4"'
@@ -40,9 +42,6 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Plan, then run or print."""
     args = parser().parse_args(argv)
-    for name in ("jobs", "tries"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: expected a number from 1")
     jobs, rungs = ladder.plan(configs.load(args.config, SCHEMA, args.set), args.expdir, shlex.split(args.run_args))
     left = [job for job in jobs if not job.is_done]
     log.info("%d chains are %d jobs, of which %d are done", len(rungs), len(jobs), len(jobs) - len(left))

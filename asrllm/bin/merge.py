@@ -13,7 +13,7 @@ import torch
 from asrllm import config as configs
 from asrllm import console
 from asrllm.batch import Batch
-from asrllm.console import UserError, write_atomically
+from asrllm.console import UserError, positive, write_atomically
 from asrllm.data import kaldi
 from asrllm.data.dataset import Dataset
 from asrllm.experiment import Experiment, ExperimentConfig
@@ -28,8 +28,12 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="merge", description=__doc__, allow_abbrev=False)
     options.add_argument("--exp", type=Path, required=True, help="finished experiment with model.llm.lora")
     options.add_argument("--data", type=Path, required=True, help="formatted data directory to compare on (stage 2)")
-    options.add_argument("--utterances", type=int, default=8, help="how many of them to compare on, the first ones")
-    options.add_argument("--tolerance", type=float, default=0.01, help="largest change of a log-probability allowed")
+    options.add_argument(
+        "--utterances", type=positive, default=8, help="how many of them to compare on, the first ones (8)"
+    )
+    options.add_argument(
+        "--tolerance", type=float, default=0.01, help="largest change of a log-probability allowed (0.01)"
+    )
     options.add_argument("--out", type=Path, help="merged experiment to write")
     options.add_argument("--llm", type=Path, help="folder for the merged LLM alone, in transformers' form")
     return options

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from asrllm import config as configs
 from asrllm import console
-from asrllm.console import UserError, write_atomically
+from asrllm.console import UserError, positive, write_atomically
 from asrllm.data import audio, kaldi
 from asrllm.data.importing import audio_files
 from asrllm.data.kaldi import Utterance
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder of audio files, in folders of speakers or not, or a Kaldi directory (wav.scp, utt2spk)",
     )
     parse.add_argument("--out", type=Path, required=True, help="data directory with segments; an older one is replaced")
-    parse.add_argument("--channel", type=int, help="channel from 1, where recordings have several")
+    parse.add_argument("--channel", type=positive, help="channel from 1, where recordings have several")
     parse.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the YAML")
     return parse
 

@@ -54,7 +54,10 @@ def test_problems_are_shown_counted_and_reported(
     [
         (["nowhere"], 1, "check_data: error: nowhere: no such data directory"),
         (["--sample_rate_must_be", "8000"], 1, "60 problem(s)"),
-        (["--nj", "0"], 2, "expected 1 or more, found 0"),
+        (["--nj", "0"], 2, "argument --nj: expected a whole number from 1, found '0'"),
+        (["--nj", "two"], 2, "argument --nj: expected a whole number from 1, found 'two'"),
+        (["--listen"], 2, "--listen and --against belong to --doctor OUT, which is not given"),
+        (["--doctor", "odd", "--fix", "fixed"], 2, "--doctor looks and changes nothing"),
         (["--sample", "8000"], 2, "unrecognized arguments: --sample 8000"),
     ],
 )

@@ -152,6 +152,14 @@ def test_what_cannot_be_imported(
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("words", ["folder none data", "table none data", "lhotse t.csv data --recordings none"])
+def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").touch()
+    with pytest.raises(UserError, match=r"^none: no such file or folder$"):
+        import_data.main(words.split())
+
+
 @pytest.mark.parametrize("text", [b"", b" \n", b"caf\xe9"])
 def test_folders_with_texts_that_are_none(corpus: Path, text: bytes) -> None:
     (corpus / "anna" / "0.txt").write_bytes(text)
