@@ -131,8 +131,13 @@ def _entry(entries: list[Any], name: str, item: str) -> int:
 def _sentence(fault: Any, names: set[str]) -> str:
     where = ".".join(str(part) for part in fault["loc"]) or "file"
     if fault["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(fault["loc"][-1]), sorted(names), n=1)
+        key = str(fault["loc"][-1])
+        close = difflib.get_close_matches(key, sorted(names - {key}), n=1)
         return f"{where}: unknown key" + (f" (did you mean {close[0]!r}?)" if close else "")
+    if fault["type"] == "union_tag_not_found":
+        return f"{where}: its type is required, but not given"
+    if fault["type"] == "union_tag_invalid":
+        return f"{where}.type: expected one of {fault['ctx']['expected_tags']}, found {fault['ctx']['tag']!r}"
     if fault["type"] == "missing":
         return f"{where}: required, but not given"
     expected = fault["msg"].removeprefix("Value error, ")

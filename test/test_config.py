@@ -58,8 +58,8 @@ CONV = "layer: {type: conv}\n"
         ("layer: {type: conv, kernal: 5}\n", "  layer.conv.kernal: unknown key (did you mean 'kernel'?)"),
         (CONV + "zzz: 1\n", "  zzz: unknown key"),
         ("name: x\n", "  layer: required, but not given"),
-        ("layer: {type: pool}\n", "  layer: input tag 'pool' found using 'type' does not match any of the expected"),
-        ("layer: {kernel: 5}\n", "  layer: unable to extract tag using discriminator 'type'"),
+        ("layer: {type: pool}\n", "  layer.type: expected one of 'conv', 'attention', found 'pool'"),
+        ("layer: {kernel: 5}\n", "  layer: its type is required, but not given"),
         ("layer: {type: conv, kernel: '5'}\n", "  layer.conv.kernel: input should be a valid integer, found '5'"),
         ("layer: {type: conv, kernel: 5.5}\n", "  layer.conv.kernel: input should be a valid integer"),
         (CONV + "cached: 1\n", "  cached: input should be a valid boolean, found 1"),
@@ -71,6 +71,10 @@ CONV = "layer: {type: conv}\n"
 )
 def test_a_fault_is_named_by_its_key(tmp_path: Path, text: str, said: str) -> None:
     assert faults(tmp_path, text).startswith("a.yaml: 1 fault(s)\n" + said)
+
+
+def test_a_key_in_the_wrong_place_is_no_hint_at_itself(tmp_path: Path) -> None:
+    assert faults(tmp_path, CONV + "kernel: 5\n").endswith("  kernel: unknown key")
 
 
 def test_all_faults_at_once(tmp_path: Path) -> None:
