@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Item = TypeVar("Item")
 log = logging.getLogger("asrllm")
+_WRONG_PATHS = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 
 
 class UserError(Exception):
@@ -67,8 +68,8 @@ def _explain(fault: BaseException) -> str | None:
         if _tells_full_disk(link):
             name = link.filename if isinstance(link, OSError) else None
             return f"no space left on the disk for {name or 'a file'}: free some space, then start again"
-        if isinstance(link, (PermissionError, NotADirectoryError)) and link.filename:
-            return f"{link.filename}: {link.strerror}: give a path that can be read or written"
+        if isinstance(link, _WRONG_PATHS) and link.filename:
+            return f"{link.filename2 or link.filename}: {link.strerror}: give a path that can be read or written"
         if isinstance(link, (ImportError, OSError, RuntimeError)) and "torchaudio" in str(link).lower():
             return "torchaudio is missing or does not fit the installed torch: run tools/install.sh, which mends it"
         link = link.__cause__ or link.__context__

@@ -57,6 +57,11 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "exp/a/weights.safetenso
             "exp/a: Permission denied: give a path that can be read or written\n",
         ),
         (
+            IsADirectoryError(errno.EISDIR, "Is a directory", ".a.1.part", None, "exp/a"),
+            1,
+            "exp/a: Is a directory: give a path that can be read or written\n",
+        ),
+        (
             OSError("/venv/lib/torchaudio/lib/libtorchaudio.so: undefined symbol"),
             1,
             "torchaudio is missing or does not fit the installed torch: run tools/install.sh, which mends it\n",
