@@ -16,7 +16,7 @@ from asrllm.score.sgml import Read, read_sgml
 
 def parser() -> argparse.ArgumentParser:
     """Options of the program."""
-    options = argparse.ArgumentParser(prog="asrllm.bin.compare", description=__doc__, allow_abbrev=False)
+    options = argparse.ArgumentParser(prog="compare", description=__doc__, allow_abbrev=False)
     options.add_argument("a", type=Path, help="folder of a scored decoding, or an sgml file")
     options.add_argument("b", type=Path, help="the same of the other system")
     options.add_argument("--unit", choices=list(RATE), default="word", help="what is counted (word)")

@@ -26,7 +26,7 @@ log = logging.getLogger("asrllm")
 
 def parser() -> argparse.ArgumentParser:
     """Options of the program."""
-    options = argparse.ArgumentParser(prog="asrllm.bin.report", description=__doc__, allow_abbrev=False)
+    options = argparse.ArgumentParser(prog="report", description=__doc__, allow_abbrev=False)
     options.add_argument("--exp", type=Path, required=True, help="folder of the experiments")
     outputs = options.add_mutually_exclusive_group(required=True)
     outputs.add_argument("--out", type=Path, help="the Markdown file to write, such as RESULTS.md")

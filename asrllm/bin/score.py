@@ -40,7 +40,7 @@ log = logging.getLogger("asrllm")
 
 def parser() -> argparse.ArgumentParser:
     """Options of the program."""
-    options = argparse.ArgumentParser(prog="asrllm.bin.score", description=__doc__, allow_abbrev=False)
+    options = argparse.ArgumentParser(prog="score", description=__doc__, allow_abbrev=False)
     options.add_argument("--config", type=Path, required=True, help="YAML: normalizer, units")
     options.add_argument("--ref", type=Path, required=True, help="Kaldi directory with text and utt2spk, or a file")
     options.add_argument(
@@ -74,6 +74,7 @@ def main(argv: list[str] | None = None) -> None:
             f"time_mediated needs the times of words on both sides, found --ref {args.ref}: give two ctm files"
         )
     changes = None if settings.normalizer == "none" else normalize
+    phrases = read_hotwords(args.hotwords) if args.hotwords is not None else []
     joined = read_joined(args.ref, args.hyp, changes, args.id_kind, match.case_sensitive, args.filter)
     if joined.missing:
         log.warning("%s: no hypothesis, counted as deletions: %s", args.hyp, names(joined.missing))
@@ -93,10 +94,10 @@ def main(argv: list[str] | None = None) -> None:
         folder, title = out / f"score_{RATE[unit].lower()}", f"{args.hyp} ({unit})"
         tables.append(write_reports(folder, alignments, unit, match, settings.reports, title, date_of(args.hyp)))
     found = None
-    if args.hotwords is not None:
+    if phrases:
         words = align_set(joined, "word", match, splitter("word", settings, normalize.spaced))
-        phrases = [normalize(phrase) if changes else phrase for phrase in read_hotwords(args.hotwords)]
-        found = hotwords(words, phrases if match.case_sensitive else [fold(phrase) for phrase in phrases])
+        written = [normalize(phrase) if changes else phrase for phrase in phrases]
+        found = hotwords(words, written if match.case_sensitive else [fold(phrase) for phrase in written])
     score = SetScore(
         normalizer=normalize.name,
         normalizer_version=normalize.version,
@@ -112,6 +113,8 @@ def main(argv: list[str] | None = None) -> None:
     with write_atomically(out / "result.txt") as temporary:
         temporary.write_text("\n".join(tables), encoding="utf-8")
     if "html" in settings.reports:
+        if args.audio is not None and not (args.audio / "wav.scp").is_file():
+            log.warning("%s: no wav.scp there: report.html links to no recording", args.audio)
         audio = links(args.audio or (args.ref if args.ref.is_dir() else args.ref.parent))
         with write_atomically(out / "report.html") as temporary:
             temporary.write_text(page(str(args.hyp), score, first, audio), encoding="utf-8")

@@ -120,6 +120,16 @@ def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path: Path, breakage, m
     assert not [path for path in (tmp_path / "decode").iterdir() if not path.name.startswith("hyp.")]
 
 
+def test_hotwords_that_are_not_there_leave_nothing(tmp_path: Path) -> None:
+    write_ref(tmp_path / "ref")
+    write_hyps(tmp_path / "decode", HYPS)
+    (tmp_path / "score.yaml").write_text("")
+    options = ["--config", "score.yaml", "--ref", "ref", "--hyp", "decode", "--hotwords", "none"]
+    with pytest.raises(UserError, match="none: no readable file of hotwords"):
+        score.main([word if word.startswith("--") else str(tmp_path / word) for word in options])
+    assert [path.name for path in (tmp_path / "decode").iterdir()] == [shard_name(1, 1)]
+
+
 def test_program_exits_with_a_sentence(tmp_path: Path) -> None:
     options = ["--config", "none.yaml", "--ref", "x", "--hyp", "y"]
     done = subprocess.run(
