@@ -132,7 +132,8 @@ def count_errors(
         if absent := [name for name in config.weights if any(name not in one.scores for one in hypotheses)]:
             raise UserError(
                 f"weights.{absent[0]}: utterance {each.utt_id} has no score of that name, only "
-                f"{', '.join(sorted(hypotheses[0].scores))}: rescore the lists, or leave the weight out"
+                f"{', '.join(sorted(hypotheses[0].scores))}: rescore the lists, decode with that weight "
+                "(0 will do), or leave it out"
             )
     components = [[[one.scores[name] for name in config.weights] for one in hypotheses] for hypotheses in filled]
     return Lists(list(config.weights), np.array(components), errors, tokens, missing)
