@@ -67,12 +67,11 @@ def _label(name: str, title: str, kind: str) -> str:
 
 
 def _draw_drift(axis: Axes, drift: Lines, swaps: Lines) -> None:
-    """CKA over the steps of the pretraining, a line for each reference."""
+    """CKA over the steps of the pretraining, a line for each reference, which begins there with its CKA to itself."""
     for reference in dict.fromkeys(line["reference"] for line in drift):
-        points = sorted({(line["snapshot"], line["cka"]) for line in drift if line["reference"] == reference})
-        axis.plot(*zip(*points, strict=True), "o-", label=f"to step {reference}", markersize=3)
+        points = {(line["snapshot"], line["cka"]) for line in drift if line["reference"] == reference}
+        axis.plot(*zip(*sorted({(reference, 1.0)} | points), strict=True), "o-", markersize=3)
     for line in swaps:
         axis.axvline(line["snapshot"], color="grey", linestyle="--", linewidth=1)
-    axis.set_ylabel("CKA")
-    axis.set_xlabel("step of the pretraining (dashed: its encoder is taken)")
-    axis.legend(loc="best", fontsize="small")
+    axis.set_ylabel("CKA to a reference")
+    axis.set_xlabel("step of the pretraining (a line begins at its reference; dashed: its encoder is taken)")
