@@ -57,7 +57,7 @@ def provide(corpus: Path, archives: Iterable[Archive], download: bool) -> None:
     """See that all archives are unpacked in a folder; with `download`, fetch those that are not.
 
     Raises:
-        UserError: something is not there and must not be fetched, or cannot be; names sizes and addresses.
+        UserError: something is not there and must not be fetched, or cannot be; names sizes and addresses. No corpus.
     """
     missing = [archive for archive in archives if not (corpus / archive.holds).exists()]
     if missing and not download:
@@ -68,6 +68,8 @@ def provide(corpus: Path, archives: Iterable[Archive], download: bool) -> None:
         )
     for archive in missing:
         fetch(archive, corpus)
+    if not corpus.is_dir():
+        raise UserError(f"{corpus}: no such folder: name the corpus' folder with --corpus (run.sh: --prepare_args)")
 
 
 def fetch(archive: Archive, corpus: Path) -> None:

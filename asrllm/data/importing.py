@@ -85,7 +85,9 @@ def table(path: Path, columns: Columns) -> Iterator[Utterance]:
             _check_fields(rows.fieldnames or [], columns, path)
             for row in rows:
                 yield _utterance(row, columns, path, rows.line_num)
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a readable table in UTF-8 ({error})") from None
 
 

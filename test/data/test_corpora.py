@@ -75,6 +75,11 @@ def test_fetched_once_and_unpacked_whole(archive: Archive, tmp_path: Path) -> No
     assert Server.asked == ["all"]
 
 
+def test_a_corpus_that_is_not_published_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none: no such folder: name the corpus' folder with --corpus"):
+        corpora.provide(tmp_path / "none", [], download=False)
+
+
 def test_what_was_there_is_kept(archive: Archive, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()

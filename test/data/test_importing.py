@@ -124,6 +124,7 @@ def test_lhotse(corpus: Path) -> None:
         ("table", "t.csv", b'audio,text\n"a.wav,x\n', "not a readable table in UTF-8"),
         ("table", "t.csv", b"audio,text\na.wav,caf\xe9\n", "not a readable table in UTF-8"),
         ("table", "t.csv", b"", "no field 'audio' among nothing"),
+        ("table", "t.csv/a", b"", "t.csv: cannot be read: Is a directory"),
         ("table", "t.csv", b"audio,text\n", "train: the corpus has no utterance for it"),
         ("table", "t.csv", b"audio,text,id\na.wav,x,u\nb.wav,y,u\n", "two utterances with the id u"),
         ("jsonl", "t.json", b"[1]\n", "line 1: '[1]' is no object"),
