@@ -152,8 +152,8 @@ def _terminal() -> AbstractContextManager[TextIO]:
 
 
 @contextmanager
-def progress(title: str, total: int, unit: str = "") -> Iterator[Callable[[int, str], None]]:
-    """A progress bar; yields `advance(count, note)`.
+def progress(title: str, total: int | None, unit: str = "") -> Iterator[Callable[[int, str], None]]:
+    """A progress bar, which only counts where `total` is not known; yields `advance(count, note)`.
 
     It draws on the terminal named by ASRLLM_PROGRESS (the job runner sets it, since it sends stderr to a log), else on
     stderr; nothing is drawn where neither is a terminal.
@@ -171,7 +171,7 @@ def progress(title: str, total: int, unit: str = "") -> Iterator[Callable[[int, 
             yield advance
 
 
-def track(items: Iterable[Item], title: str, total: int, unit: str = "") -> Iterator[Item]:
+def track(items: Iterable[Item], title: str, total: int | None, unit: str = "") -> Iterator[Item]:
     """Iterate over `items` under a progress bar."""
     with progress(title, total, unit) as advance:
         for item in items:

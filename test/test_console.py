@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -174,6 +175,20 @@ def test_progress_draws_nothing_where_there_is_no_terminal(
     assert "counting" not in "".join(capsys.readouterr())
     monkeypatch.setenv("ASRLLM_PROGRESS", "/nowhere/tty")
     assert list(console.track([1, 2], "counting", 2)) == [1, 2]
+
+
+@pytest.mark.parametrize(("total", "drawn"), [(2, "2/2"), (None, "2/?")])
+def test_progress_is_drawn_on_the_terminal_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, total: int | None, drawn: str
+) -> None:
+    master, slave = pty.openpty()
+    for name, value in (("ASRLLM_PROGRESS", os.ttyname(slave)), ("TERM", "xterm"), ("COLUMNS", "100")):
+        monkeypatch.setenv(name, value)
+    assert list(console.track([1, 2], "counting", total)) == [1, 2]
+    said = os.read(master, 10_000).decode()
+    assert "counting" in said and drawn in said
+    os.close(slave)
+    os.close(master)
 
 
 def test_too_little_memory_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from asrllm.batch import Batch
-from asrllm.console import UserError
+from asrllm.console import UserError, track
 from asrllm.data import index, sampler
 from asrllm.data.dataset import Dataset, batches
 from asrllm.data.kaldi import Utterance
@@ -73,13 +73,14 @@ class Audio:
 
     def drawn(self, utterances: int, seed: int) -> Iterator[Batch]:
         """A draw of utterances."""
-        return probe(self.corpus, utterances, seed)
+        return track(probe(self.corpus, utterances, seed), f"listening to {self.data}", None, "batches")
 
     def batches(self, utt_ids: Iterable[str] | None = None) -> Iterator[Batch]:
         """These utterances, or all."""
         chosen = np.array([self.numbers[utt_id] for utt_id in utt_ids or self.numbers])
         plan = sampler.plan(Lengths(self.utterances.seconds[chosen]), self.corpus.batch, 0, 0)
-        return batches(self.corpus.dataset, [chosen[batch].tolist() for batch in map(list, plan)])
+        listed = [chosen[batch].tolist() for batch in map(list, plan)]
+        return track(batches(self.corpus.dataset, listed), f"listening to {self.data}", len(listed), "batches")
 
     def one(self, utt_id: str | None) -> Batch:
         """One utterance, the first if none is named."""

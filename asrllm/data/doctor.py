@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from asrllm.config import Config
+from asrllm.console import track
 from asrllm.data.kaldi import Problem, Utterance
 from asrllm.data.listening import Sound, listen
 from asrllm.data.walk import walk
@@ -87,7 +88,8 @@ def examine(folder: Path, decode: bool = False, jobs: int = 1, limits: Limits = 
         limits: what counts as odd.
     """
     result = Examined(folder)
-    for utterance, sound in _heard(walk(folder, lambda problem: _tell(result, problem)), decode, jobs):
+    heard = _heard(walk(folder, lambda problem: _tell(result, problem)), decode, jobs)
+    for utterance, sound in track(heard, f"Examining {folder}", None, "utterances"):
         _note_text(result, utterance)
         _note_sound(result, utterance, sound, limits)
     _outliers(result, limits)

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
+from asrllm.console import track
 from asrllm.data import audio, kaldi
 from asrllm.data.kaldi import Utterance
 
@@ -33,7 +34,8 @@ def measure(folder: Path, jobs: int = 1) -> dict[str, Size]:
     utterances = sorted(kaldi.read(folder), key=lambda each: each.source)
     groups = [list(group) for _, group in groupby(utterances, key=lambda each: each.source)]
     with ThreadPoolExecutor(jobs) as pool:
-        return {utt_id: size for sizes in pool.map(_of_recording, groups) for utt_id, size in sizes}
+        found = track(pool.map(_of_recording, groups), f"Measuring {folder}", len(groups), "recordings")
+        return {utt_id: size for sizes in found for utt_id, size in sizes}
 
 
 def _of_recording(utterances: list[Utterance]) -> list[tuple[str, Size]]:

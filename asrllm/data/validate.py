@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from asrllm.console import UserError
+from asrllm.console import UserError, track
 from asrllm.data import audio
 from asrllm.data.kaldi import (
     Problem,
@@ -128,7 +128,8 @@ def open_directory(
     if open_audio:
         with ThreadPoolExecutor(jobs) as pool:
             found = pool.map(_probe, (row.value for row in rows))
-            recordings = dict(zip(recordings, found, strict=True))
+            probed = track(found, f"Opening {folder}", len(rows), "recordings")
+            recordings = dict(zip(recordings, probed, strict=True))
     values = {name: {row.key: row.value for row in table} for name, table in tables.items()}
     return Directory(folder, tables, values, recordings, channel), problems
 
