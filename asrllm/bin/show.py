@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the page."""
     args = parser().parse_args(argv)
     folder = args.experiment
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such experiment")
     decodings = [each for each in collect(folder.parent).decodings if each.experiment == folder.name]
     decoding = _named(folder, decodings, args.decoding)
     where, told, examples = folder / decoding.name / decoding.set, "None: no --data was given.", []

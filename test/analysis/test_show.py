@@ -64,7 +64,8 @@ def test_examples_are_heard_and_aligned(work: Path) -> None:
     ("options", "said"),
     [
         ([JOINT, "--decoding", "decode_none/test"], "--decoding decode_none/test: exp/train_joint has decode_ctc/test"),
-        (["exp/none"], "none of its decodings is scored"),
+        (["exp/none"], "exp/none: no such experiment"),
+        (["exp/tokenizer"], "none of its decodings is scored"),
         ([JOINT, "--figures", "conf"], "conf: no analysis there"),
         ([JOINT, "--data", "dump/train"], "no utterance in common"),
     ],
