@@ -85,6 +85,11 @@ def test_a_dry_run_writes_nothing(recipe: Path) -> None:
     assert sorted(recipe.iterdir()) == before
 
 
+def test_a_quick_run_keeps_to_its_own_folders(recipe: Path) -> None:
+    for words in commands(recipe, "--quick", "true"):
+        assert not [word for word in words if word.split("/")[0] in ("data", "dump", "exp")]
+
+
 @pytest.mark.parametrize("options", [(), ("--nj", "3"), ("--ngpu", "2")], ids=["plain", "jobs", "gpus"])
 def test_programs_take_the_flags(recipe: Path, options: tuple[str, ...]) -> None:
     for words in commands(recipe, *options):
