@@ -39,6 +39,7 @@ from asrllm.models.zero_shot import ZeroShotRecogniser
 from asrllm.text.hotwords import check_hotwords, read_hotwords
 from asrllm.text.lexicon import Lexicon, read_lexicon
 from asrllm.text.llm_tokenizer import LlmTokenizer
+from asrllm.text.ngram import read_arpa
 from asrllm.text.phonemes import PhonemeTokenizer
 
 Recognise = Callable[[Batch], list[NBest]]  # one n-best list for each utterance, in the order of the batch
@@ -127,7 +128,8 @@ def _pieces(config: FusionConfig, experiment: Experiment, model: SpeechLLM, devi
     """What fuses the units of the model with the LM that the search names."""
     units = model.ctc_tokenizer
     log_prior = read_prior(experiment.folder / PRIOR_FILE, units.size) if config.weights.prior else None
-    return Pieces(units, load_text_lm(config.lm, device), config, log_prior)
+    ngrams = read_arpa(Path(config.look_ahead.arpa), units) if config.look_ahead else None
+    return Pieces(units, load_text_lm(config.lm, device), config, log_prior, ngrams)
 
 
 def load_text_lm(config: TextLmConfig, device: torch.device) -> TextLm:

@@ -93,6 +93,8 @@ def _fingerprint(config: DecodeConfig, exp: Path, utterances: Sequence[kaldi.Utt
         files.append(Path(config.search.hotwords))
     if isinstance(config.search, JointConfig) and config.search.lexicon is not None:
         files.append(Path(config.search.lexicon))
+    if isinstance(config.search, FusionConfig) and config.search.look_ahead is not None:
+        files.append(Path(config.search.look_ahead.arpa))
     if config.hotword_prompt is not None:
         files.append(Path(config.hotword_prompt.file))
     stamps = [(each.stat().st_size, each.stat().st_mtime_ns) for each in files if each.is_file()]

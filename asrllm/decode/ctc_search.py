@@ -71,12 +71,17 @@ class Prefixes:
         """Of the given utterances."""
         return Prefixes(*(getattr(self, field.name)[utterances] for field in fields(self)))
 
+    def spelled(self) -> list[list[list[int]]]:
+        """The labels of each prefix of each utterance."""
+        rows = zip(self.labels.tolist(), self.sizes.tolist(), strict=True)
+        return [[labels[:size] for labels, size in zip(*row, strict=True)] for row in rows]
+
 
 class Guide(Protocol):
     """What ranks prefixes beside CTC. `live` (B,) are the numbers in the batch of the utterances that it is shown."""
 
     def gains(self, prefixes: Prefixes, labels: torch.Tensor, live: torch.Tensor) -> torch.Tensor | None:
-        """What each label (B, C) adds to each prefix, (B, K, C), before the best are chosen; None where nothing."""
+        """What each label (B, C) adds to the bonus of each prefix, (B, K, C), as it is appended; None where nothing."""
 
     def bonus(self, prefixes: Prefixes, live: torch.Tensor, frame: int) -> torch.Tensor:
         """The whole bonus (B, K) of prefixes that were chosen at a frame."""
@@ -171,17 +176,17 @@ def _step(
     present = torch.zeros_like(is_child).scatter_add_(1, parent[..., None].expand_as(is_child), is_child)
     extended = extended.masked_fill(present.bool(), -torch.inf)
 
-    ranks = extended + old.bonus[..., None]
-    if gains is not None:
-        ranks = ranks + gains
-    ranks = torch.cat([_recombine(log_blank, log_label, config) + old.bonus, ranks.flatten(1)], 1)
+    bonus = old.bonus[..., None].expand_as(extended) if gains is None else old.bonus[..., None] + gains
+    ranks = torch.cat([_recombine(log_blank, log_label, config) + old.bonus, (extended + bonus).flatten(1)], 1)
     best, index = ranks.topk(min(config.beam, ranks.shape[1]), dim=1)
     beam, width = old.keys.shape[1], labels.shape[1]
     is_new, place = index >= beam, (index - beam).clamp(min=0)
     origin = torch.where(is_new, place // width, index)
     chosen = _grown(old, origin, labels.gather(1, place % width).masked_fill(~is_new, 0), best == -torch.inf)
     log_label = torch.where(is_new, extended.flatten(1).gather(1, place), log_label.gather(1, origin))
-    return replace(chosen, log_blank=log_blank.gather(1, origin).masked_fill(is_new, -torch.inf), log_label=log_label)
+    bonus = torch.where(is_new, bonus.flatten(1).gather(1, place), chosen.bonus)
+    log_blank = log_blank.gather(1, origin).masked_fill(is_new, -torch.inf)
+    return replace(chosen, log_blank=log_blank, log_label=log_label, bonus=bonus)
 
 
 def _grown(old: Prefixes, origin: torch.Tensor, labels: torch.Tensor, is_dead: torch.Tensor) -> Prefixes:
@@ -214,7 +219,7 @@ def _collect(prefixes: Prefixes, utterances: list[int], config: PrefixBeamConfig
     if not scores[:, 0].isfinite().all():
         raise UserError("the posteriors of CTC are not numbers: the model's weights are damaged or its training failed")
     _, order = (scores + prefixes.bonus).sort(dim=1, descending=True, stable=True)
-    rows = zip(prefixes.labels.tolist(), prefixes.sizes.tolist(), scores.tolist(), order.tolist(), strict=True)
-    for utterance, (labels, sizes, log_probs, ranked) in zip(utterances, rows, strict=True):
-        each = (Found(labels[k][: sizes[k]], log_probs[k]) for k in ranked)
+    rows = zip(prefixes.spelled(), scores.tolist(), order.tolist(), strict=True)
+    for utterance, (labels, log_probs, ranked) in zip(utterances, rows, strict=True):
+        each = (Found(labels[k], log_probs[k]) for k in ranked)
         found[utterance] = [one for one in each if one.log_prob > -torch.inf]

@@ -12,12 +12,15 @@ as the shortest has; `end`, only after the last frame, which is rescoring. After
 token included, on the tokens of the whole text. Delayed fusion is that of Hori et al. (2025, arXiv 2501.09258); which
 pieces `shortest` takes, and the reward, are ours.
 
+With look-ahead (ours) the labels that wait are scored too, each before the best prefixes are chosen, by an n-gram LM in
+the LM's stead, prior and reward included; when they are fused the LM's score takes that one's place.
+
 It does not know where posteriors, prior or LM come from.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import pydantic
 import torch
@@ -26,9 +29,12 @@ from asrllm.config import Config
 from asrllm.console import UserError
 from asrllm.decode.ctc_search import DEAD_KEY, Found, PrefixBeamConfig, Prefixes
 from asrllm.decode.text_lm import TextLm, TextLmConfig
-from asrllm.decode.token_tree import Node, TokenTree
+from asrllm.decode.token_tree import Node
 from asrllm.hypothesis import Hypothesis
+from asrllm.text.ngram import Ngrams
 from asrllm.text.tokenizer import LlmSubsetTokenizer, Tokenizer
+
+Score = TypeVar("Score", float, torch.Tensor)
 
 
 class IntervalTrigger(Config):
@@ -56,6 +62,13 @@ class FusionWeights(Config):
     length: float = 0.0
 
 
+class LookAheadConfig(Config):
+    """An n-gram LM for labels that wait; with `weight` 1 its score counts as much as the LM's will."""
+
+    arpa: str  # ARPA file over the CTC units
+    weight: float = pydantic.Field(default=1.0, ge=0.0)
+
+
 class FusionConfig(PrefixBeamConfig):
     """CTC prefix beam search with an LM. `units`: score the labels themselves as tokens of the LM, or their text."""
 
@@ -64,12 +77,15 @@ class FusionConfig(PrefixBeamConfig):
     weights: FusionWeights = FusionWeights()
     trigger: Annotated[IntervalTrigger | EventTrigger, pydantic.Field(discriminator="type")] = IntervalTrigger()
     units: Literal["text", "labels"] = "text"
+    look_ahead: LookAheadConfig | None = None
 
     @pydantic.model_validator(mode="after")
     def _fusible(self) -> "FusionConfig":
         wanted = {"label": "labels", "word": "text"}.get(self.trigger.type, self.units)
         if self.units != wanted:
             raise ValueError(f"trigger {self.trigger.type} wants units: {wanted}, found {self.units}")
+        if self.look_ahead is not None and self.trigger.type == "label":
+            raise ValueError("look_ahead is for labels that wait, and with trigger label none does: leave it out")
         return self
 
 
@@ -96,15 +112,22 @@ class Pieces:
     """Labels into pieces, for one set of units and one LM; made once, used for all batches."""
 
     def __init__(
-        self, units: Tokenizer, lm: TextLm, config: FusionConfig, log_prior: torch.Tensor | None = None
+        self,
+        units: Tokenizer,
+        lm: TextLm,
+        config: FusionConfig,
+        log_prior: torch.Tensor | None = None,
+        ngrams: Ngrams | None = None,
     ) -> None:
-        """`log_prior` (V,) is over the CTC labels, the blank left out; wanted if it has a weight.
+        """`log_prior` (V,) is over the CTC labels, the blank left out; wanted if it has a weight. `ngrams` look ahead.
 
         Raises:
             UserError: labels are to be tokens of the LM and are not.
         """
         self.lm, self.config = lm, config
         self.log_prior = None if log_prior is None else log_prior.double()
+        self._ngrams = ngrams
+        self._look_ahead_weight = config.look_ahead.weight if config.look_ahead else 0.0
         self._units = units
         self._words = config.units == "text"
         self._tokens: dict[tuple[int, ...], list[int]] = {}
@@ -150,18 +173,34 @@ class Pieces:
     def bonus(self, piece: Piece) -> float:
         """What the fused labels add to the log-probability of CTC; ranks are in its scale."""
         assert piece.node.total is not None, "a piece that was not scored"
-        weights = self.config.weights
-        total = weights.lm * piece.node.total + weights.prior * piece.log_prior + weights.length * piece.labels
-        return total / weights.ctc
+        return self._weighed(piece.node.total, piece.log_prior, piece.labels)
 
-    def gains(self, tree: TokenTree, nodes: Sequence[Sequence[Node]], labels: torch.Tensor) -> torch.Tensor:
-        """What each of `labels` (B, C) would add, (B, K, C), after the LM's `nodes` (B, K)."""
+    def gains(self, log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """What each of `labels` (B, C) would add, (B, K, C), to which an LM gives `log_probs` (B, K, C)."""
+        log_prior = 0.0 if self.log_prior is None else self.log_prior.to(labels.device)[labels][:, None]
+        return self._weighed(log_probs.double(), log_prior, 1)
+
+    def look_ahead(self, prefixes: Prefixes, labels: torch.Tensor) -> torch.Tensor | None:
+        """What each of `labels` (B, C) adds to each prefix until it is fused, (B, K, C); None without look-ahead."""
+        if (ngrams := self._ngrams) is None:
+            return None
+        contexts = [[ngrams.context(prefix) for prefix in row] for row in prefixes.spelled()]
+        pairs = zip(contexts, labels.tolist(), strict=True)
+        log_probs = [[[ngrams.log_prob(label, each) for label in some] for each in row] for row, some in pairs]
+        gains = self.gains(torch.tensor(log_probs, dtype=torch.float64, device=labels.device), labels)
+        return self._look_ahead_weight * gains
+
+    def provisional(self, prefix: list[int], fused: int) -> float:
+        """What the labels of a prefix after the first `fused` have while they wait."""
+        if (ngrams := self._ngrams) is None:
+            return 0.0
+        places = range(fused, len(prefix))
+        log_prob = sum(ngrams.log_prob(prefix[place], ngrams.context(prefix[:place])) for place in places)
+        return self._look_ahead_weight * self._weighed(log_prob, self.sum_of_prior(prefix[fused:]), len(places))
+
+    def _weighed(self, lm: Score, prior: Score | float, labels: int) -> Score:
         weights = self.config.weights
-        tokens = torch.tensor([[self.tokens((each,))[0] for each in row] for row in labels.tolist()])
-        gains = weights.lm * tree.log_probs(nodes, tokens.to(labels.device)).double() + weights.length
-        if self.log_prior is not None:
-            gains = gains + weights.prior * self.log_prior.to(labels.device)[labels][:, None]
-        return gains / weights.ctc
+        return (weights.lm * lm + weights.prior * prior + weights.length * labels) / weights.ctc
 
     def hypothesis(self, found: Found, end: Node) -> Hypothesis:
         """A finished one; `end` is the LM's node of its end token."""
@@ -196,14 +235,15 @@ class Fusion:
         self.lm_tokens = [0] * len(self._lens)  # and tokens that were run for it
 
     def gains(self, prefixes: Prefixes, labels: torch.Tensor, live: torch.Tensor) -> torch.Tensor | None:
-        """Label-wise: the weighted scores (B, K, C) of each label after each prefix."""
+        """The weighted scores (B, K, C) of each label after each prefix: the LM's, or those of the look-ahead."""
         if self._config.trigger.type != "label":
-            return None
+            return self._pieces.look_ahead(prefixes, labels)
         utterances = live.tolist()
         pieces = self._complete(prefixes, range(len(utterances)), utterances)
         nodes = [[piece.node for piece in row] for row in pieces]
         self._run(self._tree.run, nodes, utterances)
-        return self._pieces.gains(self._tree, nodes, labels)
+        tokens = torch.tensor([[self._pieces.tokens((each,))[0] for each in row] for row in labels.tolist()])
+        return self._pieces.gains(self._tree.log_probs(nodes, tokens.to(labels.device)), labels)
 
     def bonus(self, prefixes: Prefixes, live: torch.Tensor, frame: int) -> torch.Tensor:
         """The bonus (B, K) of the prefixes, anew where the trigger fires."""
@@ -218,7 +258,14 @@ class Fusion:
             return prefixes.bonus
         nodes = [[piece.node for piece in pieces] for pieces in fused.values()]
         self._run(self._tree.score, nodes, [utterances[row] for row in fused])
-        sums = [[self._pieces.bonus(piece) for piece in pieces] for pieces in fused.values()]
+        spelled = prefixes.spelled()
+        sums = [
+            [
+                self._pieces.bonus(piece) + self._pieces.provisional(labels, piece.labels)
+                for piece, labels in zip(pieces, spelled[row], strict=True)
+            ]
+            for row, pieces in fused.items()
+        ]
         bonus = prefixes.bonus.clone()
         bonus[list(fused)] = torch.tensor(sums, dtype=bonus.dtype, device=bonus.device)
         return bonus
@@ -240,13 +287,13 @@ class Fusion:
         """The complete pieces of all prefixes in `rows`; what is no prefix is given those of the best one."""
         if not rows:
             return []
-        keys, sizes = prefixes.keys.tolist(), prefixes.sizes.tolist()
+        keys, spelled = prefixes.keys.tolist(), prefixes.spelled()
         pieces = []
         for row in rows:
             known, root = self._known[utterances[row]], self._roots[utterances[row]]
-            for k, key in enumerate(keys[row]):
+            for key, labels in zip(keys[row], spelled[row], strict=True):
                 if key not in known and key != DEAD_KEY:
-                    known[key] = self._pieces.complete(root, prefixes.labels[row, k, : sizes[row][k]].tolist())
+                    known[key] = self._pieces.complete(root, labels)
             pieces.append([known[keys[row][0] if key == DEAD_KEY else key] for key in keys[row]])
         return pieces
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 from pathlib import Path
 
 import pydantic
@@ -16,6 +17,7 @@ from asrllm.decode.ctc_search import prefix_beam_search
 from asrllm.decode.fusion import Fusion, FusionConfig, Pieces
 from asrllm.decode.text_lm import TextLm
 from asrllm.hypothesis import Hypothesis
+from asrllm.text.ngram import Ngrams, witten_bell
 from asrllm.text.tokenizer import CharacterTokenizer, LlmSubsetTokenizer
 
 WORDS = [
@@ -31,6 +33,7 @@ WORDS = [
 END = len(WORDS)
 CONTEXT = [END, 1, 3]
 WIDE = 4000
+AHEAD = {"look_ahead": {"arpa": "toy", "weight": 0.7}}
 
 
 class Tokens:
@@ -81,11 +84,17 @@ def log_prior(size: int) -> torch.Tensor:
     return torch.log_softmax(torch.linspace(-1, 1, size), 0)
 
 
+def ngrams(units: str, settings: FusionConfig) -> Ngrams | None:
+    size, draws = UNITS[units].size, random.Random(1)
+    transcripts = [[draws.randrange(1, size) for _ in range(8)] for _ in range(20)]
+    return witten_bell(transcripts, 3, size) if settings.look_ahead else None
+
+
 @torch.inference_mode()
 def search(
     lm: TextLm, units: str, settings: FusionConfig, log_probs: torch.Tensor, lens: torch.Tensor
 ) -> tuple[list[list[Hypothesis]], Fusion]:
-    pieces = Pieces(UNITS[units], lm, settings, log_prior(UNITS[units].size))
+    pieces = Pieces(UNITS[units], lm, settings, log_prior(UNITS[units].size), ngrams(units, settings))
     fusion = Fusion(pieces, lens)
     return fusion.finish(prefix_beam_search(log_probs, lens, settings, fusion)), fusion
 
@@ -108,6 +117,18 @@ def by_dictionary(
     """Beam of a textbook's loop over one utterance: score of each final hypothesis. `every` 0 is label-wise."""
     tokenizer, weights = UNITS[units], settings.weights
     prior = log_prior(tokenizer.size).tolist()
+    ahead = ngrams(units, settings)
+
+    def look_ahead(labels: tuple[int, ...], fused: int) -> float:
+        if ahead is None:
+            return 0.0
+        steps = [
+            weights.lm * ahead.log_prob(labels[i], (0, *labels[:i])[-2:])
+            + weights.prior * prior[labels[i]]
+            + weights.length
+            for i in range(fused, len(labels))
+        ]
+        return settings.look_ahead.weight * sum(steps)
 
     def bonus(labels: tuple[int, ...], is_end: bool) -> float:
         if settings.units == "labels":
@@ -118,7 +139,8 @@ def by_dictionary(
             tokens = lm.tokens(tokenizer.decode(list(fused)))
         tokens = [*tokens, END] if is_end else tokens
         total = weights.lm * lm_score(lm, tokens) if tokens else 0.0
-        return total + weights.prior * sum(prior[label] for label in fused) + weights.length * len(fused)
+        total += weights.prior * sum(prior[label] for label in fused) + weights.length * len(fused)
+        return total + (0.0 if is_end else look_ahead(labels, len(fused)))
 
     def total(entry: tuple[float, float, float]) -> float:
         blank, label, added = entry
@@ -149,18 +171,24 @@ def by_dictionary(
             for unit in range(1, len(frame)):
                 grown = (*labels, unit)
                 source = blank if labels and unit == labels[-1] else both
-                add(grown, 1, source + frame[unit], bonus(grown, False) if not every else added)
+                add(
+                    grown,
+                    1,
+                    source + frame[unit],
+                    bonus(grown, False) if not every else added + look_ahead(grown, len(labels)),
+                )
         beam = dict(sorted(after.items(), key=lambda item: -total(item[1]))[: settings.beam])
         if every and (number + 1) % every == 0 and number + 1 < len(log_probs):
             beam = {labels: (*entry[:2], bonus(labels, False)) for labels, entry in beam.items()}
     return {labels: total((*entry[:2], bonus(labels, True))) for labels, entry in beam.items()}
 
 
+@pytest.mark.parametrize("ahead", [{}, AHEAD])
 @pytest.mark.parametrize("units", UNITS)
 @pytest.mark.parametrize("every", [1, 3, 100])
-def test_delayed_is_the_loop_over_a_dictionary(lm: TextLm, units: str, every: int) -> None:
+def test_delayed_is_the_loop_over_a_dictionary(lm: TextLm, units: str, every: int, ahead: dict[str, object]) -> None:
     log_probs, lens = draw(4, 10, units)
-    settings = config(every, beam=4, nbest=4, labels_per_frame=UNITS[units].size - 1)
+    settings = config(every, beam=4, nbest=4, labels_per_frame=UNITS[units].size - 1, **ahead)
     found, _ = search(lm, units, settings, log_probs, lens)
     for row, length, pool in zip(log_probs, lens, found, strict=True):
         expected = by_dictionary(lm, units, settings, row[:length], every)
@@ -183,7 +211,8 @@ def test_components_are_those_computed_from_scratch(lm: TextLm, units: str, trig
     if trigger == "label" and units != "subset":
         pytest.skip("only tokens of the LM are fused label-wise")
     log_probs, lens = draw(3, 4, units)
-    settings = config(trigger, beam=WIDE, nbest=50, labels_per_frame=8)
+    ahead = {} if trigger == "label" else AHEAD
+    settings = config(trigger, beam=WIDE, nbest=50, labels_per_frame=8, **ahead)
     found, _ = search(lm, units, settings, log_probs, lens)
     for row, length, pool in zip(log_probs, lens, found, strict=True):
         for each in pool:
@@ -213,6 +242,21 @@ def test_label_wise_is_delayed_at_every_label_where_nothing_is_pruned(lm: TextLm
     for trigger in (1, 2, "end"):
         delayed, _ = search(lm, "subset", config(trigger, **wide), log_probs, lens)
         assert ranked(delayed) == ranked(label_wise)
+
+
+@pytest.mark.parametrize("trigger", [2, "word", "shortest", "end"])
+def test_look_ahead_only_prunes(lm: TextLm, trigger: object) -> None:
+    """Nothing changes where nothing is pruned or where its weight is 0; in a small beam it does."""
+
+    def found(log_probs: torch.Tensor, lens: torch.Tensor, **settings: object) -> list[object]:
+        return ranked(search(lm, "characters", config(trigger, **settings), log_probs, lens)[0])
+
+    wide = {"beam": WIDE, "nbest": 20, "labels_per_frame": 8}
+    few = draw(3, 4, "characters")
+    assert found(*few, **wide, **AHEAD) == found(*few, **wide)
+    many, small = draw(6, 14, "characters"), {"beam": 3, "nbest": 3}
+    without, off = found(*many, **small), {"look_ahead": {"arpa": "toy", "weight": 0.0}}
+    assert found(*many, **small, **off) == without != found(*many, **small, **AHEAD)
 
 
 def test_word_is_an_interval_of_one_frame(lm: TextLm) -> None:
@@ -248,10 +292,13 @@ def test_later_fusion_calls_the_lm_less(lm: TextLm) -> None:
     assert calls == sorted(calls, reverse=True) and calls[-1] == 6 < calls[0]
 
 
-@pytest.mark.parametrize("trigger", [3, "word", "shortest", "end", "label"])
-def test_batch_mates_change_nothing(lm: TextLm, trigger: object) -> None:
+@pytest.mark.parametrize(
+    ("trigger", "ahead"),
+    [*((each, {}) for each in (3, "word", "shortest", "end", "label")), (3, AHEAD), ("end", AHEAD)],
+)
+def test_batch_mates_change_nothing(lm: TextLm, trigger: object, ahead: dict[str, object]) -> None:
     log_probs, lens = draw(32, 16, "subset", sharpness=2.5)
-    settings = config(trigger, beam=4, nbest=4)
+    settings = config(trigger, beam=4, nbest=4, **ahead)
     alone = [search(lm, "subset", settings, log_probs[i : i + 1], lens[i : i + 1]) for i in range(32)]
     for size in (7, 32):
         for group in torch.randperm(32).split(size):
@@ -317,6 +364,7 @@ def test_refuses_units_that_are_no_tokens_of_the_lm(lm: TextLm) -> None:
         ({"weights": {"lm": 0.5, "speech_llm": 1.0}}, "speech_llm"),
         ({"trigger": {"type": "label"}}, "trigger label wants units: labels, found text"),
         ({"trigger": {"type": "word"}, "units": "labels"}, "trigger word wants units: text, found labels"),
+        ({"trigger": {"type": "label"}, "units": "labels", **AHEAD}, "with trigger label none does: leave it out"),
         ({"trigger": {"type": "interval", "frames": 0}}, "greater than or equal to 1"),
     ],
 )
