@@ -45,7 +45,8 @@ def parse(tree: dict[str, Any], schema: type[Schema], source: str) -> Schema:
         return schema.model_validate_json(json.dumps(tree, default=str))  # JSON mode: strict, yet lists may be tuples
     except pydantic.ValidationError as error:
         names = _field_names(schema, set())
-        faults = [_sentence(fault, names) for fault in error.errors()]
+        found = error.errors()
+        faults = [_sentence(fault, names) for fault in found if not _follows(fault, found)]
         raise UserError(f"{source}: {len(faults)} fault(s)\n" + "\n".join(f"  {fault}" for fault in faults)) from None
 
 
@@ -126,6 +127,14 @@ def _entry(entries: list[Any], name: str, item: str) -> int:
     if not (name.isdigit() and int(name) < len(entries)):
         raise UserError(f"--set {item}: {name}: expected a number from 0 to {len(entries) - 1}, that of an entry")
     return int(name)
+
+
+def _follows(fault: Any, found: Sequence[Any]) -> bool:
+    """Whether a list lacks entries only because of faults in those that it has."""
+    where = fault["loc"]
+    return fault["type"] == "too_short" and any(
+        each["loc"][: len(where)] == where and each is not fault for each in found
+    )
 
 
 def _sentence(fault: Any, names: set[str]) -> str:

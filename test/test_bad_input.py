@@ -342,6 +342,12 @@ DECODING = {
         ["--config", "conf/tokenizer.yaml", "--text", "dump/train/text", "--out", "new"],
         "llm: no tokenizer loads from this folder, file or hub id",
     ),
+    "nothing to average": (
+        "average",
+        lambda: None,
+        ["--exp", "exp/typo", "--out", "new.safetensors"],
+        "exp/typo: no experiment with checkpoints there",
+    ),
     "nothing scored": (
         "report",
         lambda: None,

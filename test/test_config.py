@@ -35,6 +35,7 @@ class Whole(Config):
     betas: tuple[float, float] = (0.9, 0.98)
     cached: bool = False
     name: str = ""
+    stack: tuple[Conv, ...] = pydantic.Field(default=(Conv(type="conv"),), min_length=1)
 
 
 def load(folder: Path, text: str, *overrides: str) -> Whole:
@@ -66,6 +67,8 @@ CONV = "layer: {type: conv}\n"
         (CONV + "learning_rate: fast\n", "  learning_rate: input should be a valid number, found 'fast'"),
         (CONV + "name: 7\n", "  name: input should be a valid string, found 7"),
         (CONV + "betas: [0.9]\n", "  betas.1: required, but not given"),
+        (CONV + "stack: [{type: conv, kernal: 5}]\n", "  stack.0.kernal: unknown key (did you mean 'kernel'?)"),
+        (CONV + "stack: []\n", "  stack: "),
         (CONV + "cached:\n", "  cached: input should be a valid boolean, found None"),
     ],
 )

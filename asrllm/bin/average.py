@@ -24,6 +24,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     options = parser().parse_args(argv)
+    if not (options.exp / "checkpoints").is_dir():
+        raise UserError(f"{options.exp}: no experiment with checkpoints there")
     checkpoints = checkpoint.Checkpoints(options.exp / "checkpoints", options.by, options.best)
     steps = checkpoints.best(options.best)
     if not steps:
