@@ -314,7 +314,7 @@ DECODING = {
         "decode",
         lambda: None,
         [*decode_options("decode_ctc", "exp/train_joint", "new"), "--set", "search.type=beem"],
-        "conf/decode_ctc.yaml: 1 fault(s)\n  search: ",
+        "conf/decode_ctc.yaml: 1 fault(s)\n  search.type: expected one of ",
     ),
     "shard missing": (
         "score",
