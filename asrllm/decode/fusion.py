@@ -66,7 +66,7 @@ class LookAheadConfig(Config):
     """An n-gram LM for labels that wait; with `weight` 1 its score counts as much as the LM's will."""
 
     arpa: str  # ARPA file over the CTC units
-    weight: float = pydantic.Field(default=1.0, ge=0.0)
+    weight: float = pydantic.Field(default=0.5, ge=0.0)
 
 
 class FusionConfig(PrefixBeamConfig):
