@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _read(folder: Path, count: int) -> Batch:
     utterances = [each for each in kaldi.read(folder) if each.text][:count]
     if not utterances:
-        raise UserError(f"{folder}: no utterance with a transcript to compare on: give another --data or --utterances")
+        raise UserError(f"{folder}: no utterance with a transcript to compare on: give another --data")
     return Dataset(utterances, SAMPLE_RATE).batch(range(len(utterances)), 0)
 
 

@@ -1,5 +1,6 @@
 """An experiment with adapters: trained on top of one without, merged, and refused where merging would change it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,13 +56,14 @@ def test_trained_on_an_llm_without_adapters_then_merged(lora: Path) -> None:
 
 
 def test_refuses_and_writes_nothing(lora: Path) -> None:
+    shutil.copytree("dump/dev", "dump/silent", ignore=shutil.ignore_patterns("text"))
     before = tree(lora)
     wrong = {
         "above --tolerance 0": [*OPTIONS, "--out", "exp/merged", "--tolerance", "0"],
         "is there already": [*OPTIONS, "--out", "exp/train_joint"],
         "has no adapters": ["--exp", "exp/train_joint", "--data", "dump/dev", "--out", "exp/merged"],
         "nothing to write": OPTIONS,
-        "no utterance with a transcript": [*OPTIONS, "--out", "exp/merged", "--utterances", "0"],
+        "no utterance with a transcript": ["--exp", "exp/lora", "--data", "dump/silent", "--out", "exp/merged"],
     }
     for said, options in wrong.items():
         with pytest.raises(UserError, match=said):

@@ -181,7 +181,7 @@ REFUSED = {
         "rescore",
         lambda: None,
         [*options("rescore_order"), "--set", "scorers.x.type=lmm"],
-        "conf/rescore_order.yaml: 1 fault(s)\n  scorers.x: ",
+        "conf/rescore_order.yaml: 1 fault(s)\n  scorers.x.type: expected one of ",
     ),
     "cut in the middle": ("rescore", lambda: cut(SHARD, 1000), options("rescore_lm"), f"{SHARD}: line "),
     "no hypothesis": (
