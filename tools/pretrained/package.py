@@ -123,7 +123,10 @@ def unpack(archive: Path, folder: Path) -> Path:
             wheel.extractall(folder)
     else:
         with tarfile.open(archive) as tarball:
-            tarball.extractall(folder, filter="data")
+            if sys.version_info >= (3, 12):
+                tarball.extractall(folder, filter="data")
+            else:  # the first 3.11 know no filter; what is inside is known by its sha256
+                tarball.extractall(folder)
     return folder
 
 
