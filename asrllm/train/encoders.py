@@ -45,13 +45,13 @@ class Encoders:
         model: Any,
         probe: Probe,
         device: torch.device,
-        choices: Iterable[Choice] = (),
-        ckas: Ckas | None = None,
+        choices: Iterable[Choice],
+        ckas: Ckas,
     ) -> None:
         self.config, self.model, self.probe, self.device = config, model, probe, device
         self.choices = list(choices)
         self.snapshots = Snapshots(Path(config.pretraining))
-        self.ckas: Ckas = {} if ckas is None else ckas
+        self.ckas = ckas
         self.held: dict[Path, torch.Tensor] = {}  # outputs of the encoders that were compared last
 
     def take(self, turn: int) -> Choice:
