@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asrllm import console
-from asrllm.console import UserError
+from asrllm.console import UserError, positive
 from asrllm.text import tokenizer
 from asrllm.text.ngram import witten_bell, write_arpa
 from asrllm.text.tokenizer_training import read_transcripts
@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(prog="estimate_ngram", description=__doc__, allow_abbrev=False)
     parse.add_argument("--tokenizer", type=Path, required=True, help="folder of the CTC units (stage 3)")
     parse.add_argument("--text", type=Path, required=True, help="Kaldi `text` of the training set")
-    parse.add_argument("--order", type=int, default=4, help="units of the longest n-gram (4)")
+    parse.add_argument("--order", type=positive, default=4, help="units of the longest n-gram (4)")
     parse.add_argument("--out", type=Path, required=True, help="ARPA file to write")
     return parse
 
@@ -27,8 +27,6 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Count, smooth, write."""
     args = parser().parse_args(argv)
-    if args.order < 1:
-        raise UserError(f"--order {args.order}: expected a whole number from 1")
     units, texts = tokenizer.load(args.tokenizer), read_transcripts(args.text)
     if not texts:
         raise UserError(f"{args.text}: no transcript in it, expected those of the training set")
