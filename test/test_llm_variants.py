@@ -1,4 +1,4 @@
-"""The programs on other LLMs than a frozen pretrained one: heard by cross-attention, of random weights, recomputed."""
+"""The programs on other LLMs than a frozen pretrained one (cross-attention, random, recomputed), and on features."""
 
 from pathlib import Path
 
@@ -23,6 +23,14 @@ RANDOM = """
 base: train_align_linear.yaml
 model: {llm: {init: random, seed: 7}}
 stage:
+  phases:
+    - {steps: 3, train: {projector: 1.0e-3}, losses: {llm: 1.0}}
+"""
+FBANK = """
+base: train_align_linear.yaml
+model: {encoder: {type: fbank}}
+stage:
+  init: {encoder: null, ctc: null}
   phases:
     - {steps: 3, train: {projector: 1.0e-3}, losses: {llm: 1.0}}
 """
@@ -56,6 +64,11 @@ def test_cross_attention_trains_and_decodes(work: Path) -> None:
 def test_random_weights_are_stored_since_nothing_else_holds_them(work: Path) -> None:
     assert parts(trained("random", RANDOM)) == {"encoder", "ctc", "projector", "llm"}
     decode.main(decode_options("decode_greedy", "exp/random"))
+
+
+def test_features_in_the_place_of_an_encoder_take_nothing_from_that_of_the_base(work: Path) -> None:
+    assert parts(trained("fbank", FBANK)) == {"encoder", "ctc", "projector"}
+    decode.main(decode_options("decode_greedy", "exp/fbank"))
 
 
 def test_recomputed_activations_train_the_same_weights(work: Path) -> None:

@@ -12,6 +12,7 @@ from asrllm.models.attention_decoder import AttentionDecoder, DecoderConfig
 from asrllm.models.conformer import Conformer, ConformerConfig
 from asrllm.models.cross_attention import CrossAttention, CrossAttentionConfig
 from asrllm.models.ctc import CtcHead
+from asrllm.models.frontend import FbankConfig, LogMel
 from asrllm.models.llm import LlmConfig, embed, load_llm, width
 from asrllm.models.lora import attach
 from asrllm.models.posterior import PosteriorConfig, PosteriorProjector
@@ -41,7 +42,7 @@ ProjectorConfig = Annotated[
 class ModelConfig(Config):
     """The parts of a model; without `llm` it is an encoder with a CTC head."""
 
-    encoder: ConformerConfig | PretrainedConfig = pydantic.Field(discriminator="type")
+    encoder: ConformerConfig | PretrainedConfig | FbankConfig = pydantic.Field(discriminator="type")
     decoder: DecoderConfig | None = None  # for the loss `attention`
     projector: ProjectorConfig | None = None
     llm: LlmConfig | None = None
@@ -98,6 +99,8 @@ def _build(config: ModelConfig, units: Tokenizer) -> SpeechLLM:
             encoder = Conformer(config.encoder)
         case PretrainedConfig():
             encoder = PretrainedEncoder(config.encoder)
+        case FbankConfig():
+            encoder = LogMel(config.encoder)
     lower = characters(units) if config.intermediate_units == "character" else units
     lower_size = None if lower is units else lower.size
     ctc = CtcHead(encoder.dim, units.size, lower_size, blank_penalty=config.blank_penalty)

@@ -4,6 +4,8 @@ A frame depends on its own 25 ms only and is normalised over the real frames of 
 a feature.
 """
 
+from typing import Literal
+
 import torch
 from torch import nn
 
@@ -32,8 +34,17 @@ class FrontendConfig(Config):
     specaugment: SpecAugmentConfig | None = SpecAugmentConfig()
 
 
+class FbankConfig(FrontendConfig):
+    """The features themselves in the place of an encoder (SLAM-ASR, table 4)."""
+
+    type: Literal["fbank"]
+    intermediate_layers: tuple[()] = ()
+
+
 class LogMel(nn.Module):
     """Waves (B, S) to normalised log-mel frames (B, T, mels), T = 1 + (S - 400) // 160."""
+
+    intermediate_layers = ()  # none, where it is the encoder itself
 
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ only in these values. It knows parts by name, not what they compute.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 from torch import nn
@@ -64,9 +64,15 @@ class Phase(Config):
 class Stage(Config):
     """What one experiment does: where parts come from, then its phases in order, `repeat` times over."""
 
-    init: dict[str, str] = {}  # part -> experiment folder, or one snapshot of it: exp/NAME/snapshots/step-N
+    init: dict[str, str] = {}  # part -> experiment folder, or one snapshot of it: exp/NAME/snapshots/step-N; null: none
     phases: tuple[Phase, ...] = Field(min_length=1)
     repeat: int = Field(default=1, ge=1)
+
+    @field_validator("init", mode="before")
+    @classmethod
+    def _without_null(cls, init: Any) -> Any:
+        """Null takes back what a `base` file names."""
+        return {part: source for part, source in init.items() if source is not None} if isinstance(init, dict) else init
 
     @property
     def trained(self) -> list[str]:

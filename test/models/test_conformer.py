@@ -5,15 +5,18 @@ import torch
 
 from asrllm.models.attention import RelativeAttention, sinusoids
 from asrllm.models.conformer import Conformer, ConformerConfig
-from asrllm.models.frontend import FrontendConfig, LogMel, SpecAugmentConfig, spec_augment
+from asrllm.models.frontend import FbankConfig, FrontendConfig, LogMel, SpecAugmentConfig, spec_augment
 
 
-def small(**changes: object) -> Conformer:
+def small(**changes: object) -> torch.nn.Module:
+    """A Conformer, or for a subsampling of 1 the features alone."""
+    if changes.get("subsampling") == 1:
+        return LogMel(FbankConfig(type="fbank", mels=10)).eval()
     given = {"subsampling_channels": 4, "layers": 2, "dim": 16, "heads": 2, "feed_forward": 32, "kernel": 7, **changes}
     return Conformer(ConformerConfig(type="conformer", **given)).eval()
 
 
-@pytest.mark.parametrize("subsampling", [4, 8])
+@pytest.mark.parametrize("subsampling", [1, 4, 8])
 def test_output_lens_is_the_real_length_from_1_to_200_frames(subsampling):
     encoder = small(subsampling=subsampling, layers=1)
     for frames in range(1, 201):
@@ -24,7 +27,7 @@ def test_output_lens_is_the_real_length_from_1_to_200_frames(subsampling):
 
 @pytest.mark.parametrize("positions", ["rotary", "relative"])
 @pytest.mark.parametrize("norm", ["layer", "batch"])
-@pytest.mark.parametrize("subsampling", [4, 8])
+@pytest.mark.parametrize("subsampling", [1, 4, 8])
 def test_padding_changes_nothing(positions, norm, subsampling):
     encoder = small(positions=positions, convolution_norm=norm, subsampling=subsampling)
     lens = torch.tensor([16000, 9123, 400, 12000])

@@ -1,4 +1,4 @@
-"""The table of mini's comparison of projectors, from experiments written by hand."""
+"""The table of mini's comparison of alignments, from experiments written by hand."""
 
 import importlib.util
 import json
@@ -9,12 +9,12 @@ import pytest
 
 from asrllm.console import UserError
 
-SCRIPT = Path(__file__).resolve().parents[1] / "egs/mini/asr1/local/projector_table.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "egs/mini/asr1/local/alignment_table.py"
 
 
 @pytest.fixture
 def table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("projector_table", SCRIPT)
+    spec = importlib.util.spec_from_file_location("alignment_table", SCRIPT)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -27,12 +27,14 @@ def write(folder: Path, accuracies: list[float], end: float, step: int | None) -
     for number, accuracy in enumerate(accuracies, 1):
         lines.append({"step": 10 * number, "kind": "train", "tflops": float(number), "llm_accuracy": 0.0})
         lines.append({"step": 10 * number, "kind": "valid", "llm_accuracy": accuracy})
-    summary = {"parameters": {"projector": 1_500_000}, "steps": 10 * len(accuracies), "valid": {"llm_accuracy": end}}
+    valid = {"llm_accuracy": end, "llm_loss": 2 * end}
+    summary = {"trained": {"projector": 1_500_000, "encoder": 20_000}, "steps": 10 * len(accuracies), "valid": valid}
     summary |= {"flops": {"model": 1e12 * len(accuracies)}, "emergence": None if step is None else {"step": step}}
+    score = {"err_percent": 12.34, "interval_percent": [10.0, 15.55]}
     (folder / "decode_greedy/dev").mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "summary.json").write_text(json.dumps(summary))
-    (folder / "decode_greedy/dev/score.json").write_text(json.dumps({"units": [{"err_percent": 12.34}]}))
+    (folder / "decode_greedy/dev/score.json").write_text(json.dumps({"units": [score]}))
 
 
 def test_flops_to_the_error_that_the_first_one_ends_with(
@@ -41,15 +43,17 @@ def test_flops_to_the_error_that_the_first_one_ends_with(
     write(tmp_path / "posterior", [0.5, 0.7], 0.75, None)
     write(tmp_path / "linear", [0.2, 0.6, 0.76, 0.9], 0.9, 25)
     write(tmp_path / "conv", [0.2, 0.3], 0.3, None)
-    table.main([str(tmp_path / name) for name in ("posterior", "linear", "conv")])
-    rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert rows == [
-        ["posterior", "1.50 M", "20", "none", "0.750", "12.3", "2.0", "2.0"],
-        ["linear", "1.50 M", "40", "25", "0.900", "12.3", "4.0", "3.0"],
-        ["conv", "1.50 M", "20", "none", "0.300", "12.3", "2.0", "not reached"],
+    out, wer = tmp_path / "alignments.md", "12.3 (10.0 to 15.6)"
+    table.main([*(str(tmp_path / name) for name in ("posterior", "linear", "conv")), "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert [line.strip("|").split("|") for line in printed.splitlines()[2:]] == [
+        ["posterior", "1.52 M", "20", "none", "0.750", "1.500", wer, "2.0", "2.0"],
+        ["linear", "1.52 M", "40", "25", "0.900", "1.800", wer, "4.0", "3.0"],
+        ["conv", "1.52 M", "20", "none", "0.300", "0.600", wer, "2.0", "not reached"],
     ]
+    assert out.read_text() == printed
 
 
 def test_an_experiment_that_has_not_ended_is_named(table: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"summary.json: no such file: let local/compare_projectors.sh run to its end"):
-        table.main([str(tmp_path)])
+    with pytest.raises(UserError, match=r"summary.json: no such file: let local/compare_alignments.sh run to its end"):
+        table.main([str(tmp_path), "--out", str(tmp_path / "alignments.md")])

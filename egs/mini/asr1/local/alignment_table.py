@@ -1,49 +1,57 @@
-"""The table of local/compare_projectors.sh: when each projector emerges, how good it gets, and for how many FLOPs.
+"""The table of local/compare_alignments.sh: when each alignment emerges, how good it gets, and for how many FLOPs.
 
 Token error is 1 - accuracy of the next token on dev under teacher forcing. The FLOPs to the first one's error are those
 at the first validation whose token error is no higher than the one that the first experiment ends with (ours).
 """
 
+import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from asrllm import console
-from asrllm.console import UserError
+from asrllm.console import UserError, run, write_atomically
 from asrllm.score.results import markdown_table
 from asrllm.train.log import read_metrics
 
-HEAD = ["projector", "parameters", "steps", "emergence step", "token accuracy, dev", "WER %, dev", "TFLOPs"]
+HEAD = ["alignment", "parameters trained", "steps", "emergence step", "token accuracy, dev", "loss, dev"]
+HEAD += ["WER %, dev (95 % interval)", "TFLOPs"]
 Point = tuple[float, float]  # TFLOPs so far, token error
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read the finished experiments that are named, print a row for each."""
-    folders = [Path(name) for name in (sys.argv[1:] if argv is None else argv)]
-    if not folders:
-        raise UserError("projector_table.py: names no experiment: give their folders, the first to compare with")
-    goal = curve(folders[0])[-1][1]
-    print(
-        markdown_table(
-            [*HEAD, f"TFLOPs to the token error of {folders[0].name}"], [row(each, goal) for each in folders]
-        )
-    )
+def parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("experiments", type=Path, nargs="+", help="finished ones, the first to compare with")
+    options.add_argument("--out", type=Path, required=True, help="Markdown file that gets the table, beside the screen")
+    return options
+
+
+def main(argv: list[str]) -> None:
+    """Read the finished experiments that are named, print and write a row for each."""
+    args = parser().parse_args(argv)
+    first = args.experiments[0]
+    goal = curve(first)[-1][1]
+    head = [*HEAD, f"TFLOPs to the token error of {first.name}"]
+    table = markdown_table(head, [row(each, goal) for each in args.experiments])
+    with write_atomically(args.out) as temporary:
+        temporary.write_text(f"{table}\n", encoding="utf-8")
+    print(table)
 
 
 def row(folder: Path, goal: float) -> list[str]:
     """An experiment, and what it took to come to a token error of `goal`."""
     summary, score = (read(folder / name) for name in ("summary.json", "decode_greedy/dev/score.json"))
-    jump, points = summary["emergence"], curve(folder)
+    jump, points, words = summary["emergence"], curve(folder), score["units"][0]
     reached = next((tflops for tflops, error in points if error <= goal), None)
     return [
         folder.name,
-        f"{summary['parameters']['projector'] / 1e6:.2f} M",
+        f"{sum(summary['trained'].values()) / 1e6:.2f} M",
         str(summary["steps"]),
         "none" if jump is None or jump["step"] is None else str(jump["step"]),
         f"{1 - points[-1][1]:.3f}",
-        f"{score['units'][0]['err_percent']:.1f}",
+        f"{summary['valid']['llm_loss']:.3f}",
+        "{:.1f} ({:.1f} to {:.1f})".format(words["err_percent"], *words["interval_percent"]),
         f"{summary['flops']['model'] / 1e12:.1f}",
         "not reached" if reached is None else f"{reached:.1f}",
     ]
@@ -64,9 +72,9 @@ def curve(folder: Path) -> list[Point]:
 def read(path: Path) -> Any:
     """A JSON file of an experiment."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file: let local/compare_projectors.sh run to its end")
+        raise UserError(f"{path}: no such file: let local/compare_alignments.sh run to its end")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
-    console.run(main)
+    run(lambda: main(sys.argv[1:]))
