@@ -239,7 +239,7 @@ class Fusion:
         if self._config.trigger.type != "label":
             return self._pieces.look_ahead(prefixes, labels)
         utterances = live.tolist()
-        pieces = self._complete(prefixes, range(len(utterances)), utterances)
+        pieces = self._complete(prefixes, prefixes.spelled(), range(len(utterances)), utterances)
         nodes = [[piece.node for piece in row] for row in pieces]
         self._run(self._tree.run, nodes, utterances)
         tokens = torch.tensor([[self._pieces.tokens((each,))[0] for each in row] for row in labels.tolist()])
@@ -251,14 +251,16 @@ class Fusion:
         rows = [row for row, each in enumerate(utterances) if frame + 1 < self._lens[each]]
         if trigger.type == "end" or (isinstance(trigger, IntervalTrigger) and (frame + 1) % trigger.frames):
             rows = []
-        fused = dict(zip(rows, self._complete(prefixes, rows, utterances), strict=True))
+        if not rows:
+            return prefixes.bonus
+        spelled = prefixes.spelled()
+        fused = dict(zip(rows, self._complete(prefixes, spelled, rows, utterances), strict=True))
         if trigger.type == "shortest":
             fused = self._evened(fused, utterances)
         if not fused:
             return prefixes.bonus
         nodes = [[piece.node for piece in pieces] for pieces in fused.values()]
         self._run(self._tree.score, nodes, [utterances[row] for row in fused])
-        spelled = prefixes.spelled()
         sums = [
             [
                 self._pieces.bonus(piece) + self._pieces.provisional(labels, piece.labels)
@@ -283,11 +285,11 @@ class Fusion:
             pools.append(sorted(pool, key=lambda each: -each.score)[: self._config.nbest])
         return pools
 
-    def _complete(self, prefixes: Prefixes, rows: Sequence[int], utterances: Sequence[int]) -> list[list[Piece]]:
+    def _complete(
+        self, prefixes: Prefixes, spelled: list[list[list[int]]], rows: Sequence[int], utterances: Sequence[int]
+    ) -> list[list[Piece]]:
         """The complete pieces of all prefixes in `rows`; what is no prefix is given those of the best one."""
-        if not rows:
-            return []
-        keys, spelled = prefixes.keys.tolist(), prefixes.spelled()
+        keys = prefixes.keys.tolist()
         pieces = []
         for row in rows:
             known, root = self._known[utterances[row]], self._roots[utterances[row]]
