@@ -119,9 +119,7 @@ run() { # run RUNNER ... LOG COMMAND ...: under the runner, which writes the log
     local log
     for log in "$@"; do [[ $log != *.log ]] || break; done
     if $dry_run; then
-        local line
-        printf -v line '%q ' "$@"
-        echo "${line% }"
+        "$(dirname "${BASH_SOURCE[0]}")/../utils/print_args.sh" "$@"
     else
         say "log: $log"
         supervise "$@"

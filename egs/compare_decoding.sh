@@ -22,7 +22,8 @@ expdir=exp_decoding
 results=DECODING.md
 ngpu=0
 dry_run=false
-command="../../compare_decoding.sh${*:+ $*}"
+print_args() { "$(dirname "${BASH_SOURCE[0]}")/../utils/print_args.sh" "$@"; }
+command=$(print_args ../../compare_decoding.sh "$@")
 # shellcheck source=../utils/parse_options.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/parse_options.sh"
 
@@ -36,8 +37,7 @@ refuse() { echo "compare_decoding.sh: $*" >&2; exit 2; }
 # shellcheck source=../utils/supervise.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/supervise.sh"
 train_cmd="supervise $train_cmd" decode_cmd="supervise $decode_cmd"
-show() { printf '%q ' "$@"; echo; }
-! $dry_run || train_cmd=show decode_cmd=show
+! $dry_run || train_cmd=print_args decode_cmd=print_args
 
 out=$expdir/$(basename "$exp")
 tuned=$out/conf

@@ -79,6 +79,11 @@ def test_all_stages_come_in_order(recipe: Path) -> None:
     assert list(dict.fromkeys(names)) == STAGES
 
 
+def test_the_report_tells_what_was_typed(recipe: Path) -> None:
+    [words] = commands(recipe, "--stage", "10", "--test_sets", "one two")
+    assert value_of(words, "--command") == "./run.sh --dry_run true --stage 10 --test_sets 'one two'"
+
+
 def test_a_dry_run_writes_nothing(recipe: Path) -> None:
     before = sorted(recipe.iterdir())
     commands(recipe)
@@ -160,7 +165,8 @@ def test_a_comparison_fits_its_programs(
 ) -> None:
     """Flags, files and overrides; what is decoded, tuned and rescored is there by then."""
     monkeypatch.chdir(ROOT / "egs" / name / "asr1")
-    done = subprocess.run([script, "--dry_run"], capture_output=True, text=True)
+    line = [script, "--dry_run", "--expdir", "exp of it"]
+    done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     made: set[str] = set()
     scored = []
@@ -177,6 +183,7 @@ def test_a_comparison_fits_its_programs(
             assert str(config) in made
         made |= {str(found["out"])} if found.get("out") else set()
         scored += [found["hyp"]] if "hyp" in found else []
+        assert shlex.split(found.get("command", "")) in ([], line)
     assert {str(each) for each in scored} <= made and len(scored) == len(set(scored)) > 10
     assert {each.name for each in scored} == {scored_set}
 
@@ -188,13 +195,13 @@ def test_schedules_are_chains_of_stages(recipe: Path) -> None:
         trained: list[str] = []
         for words in lines:
             if program(words)[0] == "asrllm.bin.train":
-                config = load(Path(path_of(words, "--config")), importlib.import_module("asrllm.bin.train").SCHEMA)
+                config = load(Path(value_of(words, "--config")), importlib.import_module("asrllm.bin.train").SCHEMA)
                 swaps = [phase.encoder_swaps for phase in config.stage.phases if phase.encoder_swaps]
                 sources = {*config.stage.init.values(), *(each.pretraining for each in swaps)}
-                assert sources <= {*trained}, f"{schedule}: {path_of(words, '--config')}"
-                trained.append(path_of(words, "--exp"))
-        assert trained[-1] in {path_of(words, "--exp") for words in lines if "asrllm.bin.decode" in words}
+                assert sources <= {*trained}, f"{schedule}: {value_of(words, '--config')}"
+                trained.append(value_of(words, "--exp"))
+        assert trained[-1] in {value_of(words, "--exp") for words in lines if "asrllm.bin.decode" in words}
 
 
-def path_of(words: list[str], option: str) -> str:
+def value_of(words: list[str], option: str) -> str:
     return words[words.index(option) + 1]

@@ -1,4 +1,4 @@
-"""The option parser and the job runner of this machine."""
+"""How arguments are printed, the option parser, and the job runner of this machine."""
 
 import os
 import re
@@ -14,6 +14,16 @@ from shell import heed_signals, is_running, run, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNNER = ROOT / "utils" / "run.sh"
+
+
+# --- utils/print_args.sh
+
+
+def test_arguments_are_printed_as_they_would_be_typed() -> None:
+    words = ["./run.sh", "--test_sets", "one two", "", "--set=a.b={c: 1}", "$HOME", "it's", "*"]
+    result = run(ROOT / "utils" / "print_args.sh", *words, cwd=ROOT)
+    assert shlex.split(result.stdout) == words
+    assert result.stdout.startswith("./run.sh --test_sets 'one two' '' '--set=a.b={c: 1}' ")
 
 
 # --- utils/parse_options.sh

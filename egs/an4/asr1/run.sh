@@ -13,5 +13,5 @@ exec ../../asr.sh \
     --train_encoder conf/train_encoder.yaml \
     --train_align conf/train_align.yaml \
     --decode "conf/decode_ctc.yaml conf/decode_joint.yaml" \
-    --command "./run.sh${*:+ $*}" \
+    --command "$(../../../utils/print_args.sh ./run.sh "$@")" \
     "$@"

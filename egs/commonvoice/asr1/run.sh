@@ -15,5 +15,5 @@ exec ../../asr.sh \
     --train_iasft conf/train_iasft.yaml \
     --train_joint conf/train_joint.yaml \
     --decode "conf/decode_ctc.yaml conf/decode_joint.yaml" \
-    --command "./run.sh${*:+ $*}" \
+    --command "$(../../../utils/print_args.sh ./run.sh "$@")" \
     "$@"

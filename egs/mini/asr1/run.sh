@@ -17,5 +17,5 @@ exec ../../asr.sh \
     --decode "conf/decode_ctc.yaml conf/decode_beam.yaml conf/decode_joint.yaml" \
     --nproc 2 \
     --nj 2 \
-    --command "./run.sh${*:+ $*}" \
+    --command "$(../../../utils/print_args.sh ./run.sh "$@")" \
     "$@"

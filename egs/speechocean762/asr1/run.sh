@@ -17,5 +17,5 @@ exec ../../asr.sh \
     --baseline conf/zero_shot.yaml \
     --nproc 2 \
     --nj 2 \
-    --command "./run.sh${*:+ $*}" \
+    --command "$(../../../utils/print_args.sh ./run.sh "$@")" \
     "$@"

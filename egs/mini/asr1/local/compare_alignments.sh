@@ -31,8 +31,7 @@ dry_run=false
 # shellcheck source=../../../../utils/supervise.sh
 . ../../../utils/supervise.sh
 train_cmd="supervise $train_cmd" decode_cmd="supervise $decode_cmd"
-show() { printf '%q ' "$@"; echo; }
-! $dry_run || train_cmd=show decode_cmd=show
+! $dry_run || train_cmd=../../../utils/print_args.sh decode_cmd=../../../utils/print_args.sh
 
 (( ngpu == 0 )) || nproc=$ngpu
 experiments=()
