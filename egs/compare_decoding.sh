@@ -36,7 +36,7 @@ refuse() { echo "compare_decoding.sh: $*" >&2; exit 2; }
 . ./cmd.sh
 # shellcheck source=../utils/supervise.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/supervise.sh"
-train_cmd="supervise $train_cmd" decode_cmd="supervise $decode_cmd"
+supervise_runners
 ! $dry_run || train_cmd=print_args decode_cmd=print_args
 
 out=$expdir/$(basename "$exp")

@@ -9,6 +9,11 @@ supervise() { # in a process group of its own: all that it starts goes with it
     wait $!
 }
 
+supervise_runners() { # those of cmd.sh, from here on; only in this script: what it starts knows no `supervise`
+    export -n train_cmd decode_cmd
+    train_cmd="supervise $train_cmd" decode_cmd="supervise $decode_cmd"
+}
+
 stop_supervised() { # stop_supervised CODE
     trap - INT TERM HUP
     local group

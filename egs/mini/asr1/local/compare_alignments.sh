@@ -30,7 +30,7 @@ dry_run=false
 . ../../../utils/parse_options.sh
 # shellcheck source=../../../../utils/supervise.sh
 . ../../../utils/supervise.sh
-train_cmd="supervise $train_cmd" decode_cmd="supervise $decode_cmd"
+supervise_runners
 ! $dry_run || train_cmd=../../../utils/print_args.sh decode_cmd=../../../utils/print_args.sh
 
 (( ngpu == 0 )) || nproc=$ngpu

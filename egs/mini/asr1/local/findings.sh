@@ -40,7 +40,7 @@ lacks=
 . ../../../utils/parse_options.sh
 # shellcheck source=../../../../utils/supervise.sh
 . ../../../utils/supervise.sh
-train_cmd="supervise $train_cmd" decode_cmd="supervise $decode_cmd"
+supervise_runners
 
 read -ra names <<< "$systems"
 experiments=("${names[@]/#/$expdir/}")
