@@ -107,23 +107,35 @@ def attention(maps: Floats, titles: Sequence[str], parts: Mapping[str, int]) -> 
 def shares(rows: Mapping[str, Mapping[str, Mapping[str, Share]]]) -> Figure:
     """Percentages with their exact intervals: a panel for each kind, a line for each decoding, a place for each set.
 
+    A kind that no set has utterances for, such as output on non-speech where all is speech, has no panel, and in the
+    panel of a kind such a set has no place.
+
     Args:
         rows: kind -> decoding -> set -> share.
     """
-    figure = Figure(figsize=(9, 2.4 * len(rows)), layout="tight")
-    for axis, (kind, lines) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True):
+    kinds = {kind: {each: _known(line) for each, line in lines.items()} for kind, lines in rows.items()}
+    kinds = {kind: lines for kind, lines in kinds.items() if any(lines.values())}
+    height = max(2.4 * len(kinds), 0.18 * max(map(len, kinds.values())))  # a line of the legend for each decoding
+    figure = Figure(figsize=(11, height), layout="constrained")
+    for axis, (kind, lines) in zip(figure.subplots(len(kinds), 1, squeeze=False)[:, 0], kinds.items(), strict=True):
         sets = list(dict.fromkeys(name for line in lines.values() for name in line))
         for number, (decoding, line) in enumerate(lines.items()):
-            known = {name: share for name, share in line.items() if share.percent is not None}
-            places = [sets.index(name) + 0.06 * (number - len(lines) / 2) for name in known]
-            values = np.array([share.percent for share in known.values()], dtype=float)
-            ends = np.array([share.interval_percent for share in known.values()], dtype=float).reshape(-1, 2).T
-            errors = np.abs(ends - values)
-            axis.errorbar(places, values, errors, fmt="o-", markersize=3, linewidth=1, label=decoding)
+            shift = (number - (len(lines) - 1) / 2) * min(0.06, 0.8 / len(lines))
+            places = [sets.index(name) + shift for name in line]
+            values = np.array([share.percent for share in line.values()], dtype=float)
+            ends = np.array([share.interval_percent for share in line.values()], dtype=float).reshape(-1, 2).T
+            look = {"fmt": f"{'os^v'[number // 10 % 4]}-", "color": f"C{number}"}  # there are ten colours
+            axis.errorbar(places, values, np.abs(ends - values), markersize=3, linewidth=1, label=decoding, **look)
+        axis.set_xlim(-0.5, len(sets) - 0.5)
         axis.set_xticks(range(len(sets)), sets, fontsize=8)
         axis.set_ylabel(f"{kind}, %", fontsize=8)
-    figure.axes[0].legend(fontsize="x-small")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="x-small")
     return figure
+
+
+def _known(line: Mapping[str, Share]) -> dict[str, Share]:
+    """The sets that have utterances to take a share of."""
+    return {name: share for name, share in line.items() if share.percent is not None}
 
 
 def panels(found: Mapping[str, Panel]) -> Figure:
