@@ -43,6 +43,7 @@ def row(folder: Path, goal: float) -> list[str]:
     """An experiment, and what it took to come to a token error of `goal`."""
     summary, score = (read(folder / name) for name in ("summary.json", "decode_greedy/dev/score.json"))
     jump, points, words = summary["emergence"], curve(folder), score["units"][0]
+    interval = words["interval_percent"]  # none of a single utterance
     reached = next((tflops for tflops, error in points if error <= goal), None)
     return [
         folder.name,
@@ -51,7 +52,7 @@ def row(folder: Path, goal: float) -> list[str]:
         "none" if jump is None or jump["step"] is None else str(jump["step"]),
         f"{1 - points[-1][1]:.3f}",
         f"{summary['valid']['llm_loss']:.3f}",
-        "{:.1f} ({:.1f} to {:.1f})".format(words["err_percent"], *words["interval_percent"]),
+        f"{words['err_percent']:.1f}" + (" ({:.1f} to {:.1f})".format(*interval) if interval else ""),
         f"{summary['flops']['model'] / 1e12:.1f}",
         "not reached" if reached is None else f"{reached:.1f}",
     ]
