@@ -193,15 +193,14 @@ class LlmScorer:
 
     def start_with(self, drafts: list[list[int]]) -> tuple[torch.Tensor, LlmState]:
         """Read all prefixes and after each its draft; scores (B, 1 + most tokens, V) from the prefix' end on."""
-        tokens, draft_lens = pad([torch.tensor(draft, dtype=torch.long) for draft in drafts])
-        lens = self.lens + draft_lens.to(self.lens.device)
-        embedded = self.llm.get_input_embeddings()(tokens.to(self.embeds.device)).to(self.embeds.dtype)
-        room = self.embeds.new_zeros(len(drafts), tokens.shape[1], self.embeds.shape[2])
-        embeds = torch.cat([self.embeds, room], 1)
-        steps = torch.arange(tokens.shape[1], device=embeds.device)
-        embeds[torch.arange(len(drafts), device=embeds.device)[:, None], self.lens[:, None] + steps] = embedded
-        where = self.lens[:, None] - 1 + torch.arange(tokens.shape[1] + 1, device=embeds.device)
-        return self._read_prefixes(embeds, lens, where)
+        embed, device = self.llm.get_input_embeddings(), self.embeds.device
+        rows = [
+            torch.cat([row[:size], embed(torch.tensor(draft, dtype=torch.long, device=device)).to(row.dtype)])
+            for row, size, draft in zip(self.embeds, self.lens.tolist(), drafts, strict=True)
+        ]
+        embeds, lens = pad(rows)
+        where = self.lens[:, None] - 1 + torch.arange(1 + max(map(len, drafts)), device=device)
+        return self._read_prefixes(embeds, lens.to(device), where)
 
     def score(self, tokens: torch.Tensor, state: LlmState) -> tuple[torch.Tensor, LlmState]:
         """Add a column for each token; a hypothesis sees its past and its own column."""

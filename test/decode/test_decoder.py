@@ -1,13 +1,18 @@
 """From a batch to n-best lists, with a model made of toys."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+import toy_speech_llm as toys
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from asrllm.batch import Batch, pad
 from asrllm.decode.ctc_search import CtcGreedyConfig, CtcPrefixConfig
 from asrllm.decode.decoder import DecodeConfig, Decoder
-from asrllm.decode.joint import JointConfig, token_limit
+from asrllm.decode.joint import Companions, JointConfig, token_limit
+from asrllm.decode.speculative import SpeculativeConfig
+from asrllm.text.prompt import Prompt
 
 
 class Letters:
@@ -90,3 +95,39 @@ def test_prefix_beam_keeps_n_best(batch: Batch) -> None:
         for each in result.hypotheses:
             assert each.text == Letters().decode(each.tokens)
             assert each.scores == {"ctc": each.score}
+
+
+class SomeHints:
+    """Stands for a `HotwordPrompt`: utterances of other lengths have other hints, some have none."""
+
+    def hints(self, log_probs: torch.Tensor, lens: torch.Tensor) -> tuple[list[list[int]], list[dict[str, int]]]:
+        return [[7, 8, 9][: size % 4] for size in lens.tolist()], [{} for _ in lens]
+
+
+@pytest.mark.parametrize("hinted", [False, True])
+@pytest.mark.parametrize("search", [JointConfig(beam=1), JointConfig(beam=3, nbest=3), SpeculativeConfig()])
+def test_the_prompt_is_read_once_and_all_batches_have_what_a_prompt_of_their_own_gives(
+    search: JointConfig | SpeculativeConfig, hinted: bool
+) -> None:
+    """Against a decoder for each utterance, whose prompt has the hint written out."""
+    torch.manual_seed(0)
+    model = toys.model(toys.llama())
+    model.language = replace(model.language, prompt=Prompt([30, 31, 33], [32], 39, line=2))
+    batches = [toys.batch(sizes, [""] * len(sizes)) for sizes in ([16000, 9600], [12000], [8000, 14000, 11200])]
+    hints, read = SomeHints(), []
+    model.llm.base_model.register_forward_pre_hook(
+        lambda _, args, given: read.append(given["past_key_values"].get_seq_length()), with_kwargs=True
+    )
+    kept = Decoder(model, DecodeConfig(search=search), Companions(hotword_prompt=hints if hinted else None))
+    found = [result for batch in batches for result in kept.decode(batch)]
+    assert read.count(0) == 1
+    met = set()
+    for row, result in zip([row for batch in batches for row in toys.rows_of(batch)], found, strict=True):
+        hint = hints.hints(*model.ctc_log_probs(row))[0][0] if hinted else []
+        met.add(len(hint))
+        model.language = replace(model.language, prompt=Prompt([30, 31, *hint, 33], [32], 39))
+        (fresh,) = Decoder(model, DecodeConfig(search=search)).decode(row)
+        for one, other in zip(result.hypotheses, fresh.hypotheses, strict=True):
+            assert one.tokens == other.tokens
+            assert one.scores == pytest.approx(other.scores, abs=1e-5)
+    assert len(met) > 1 or not hinted
