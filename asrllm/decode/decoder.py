@@ -76,7 +76,10 @@ def prepared(model: torch.nn.Module, config: DecodeConfig) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Decoder:
-    """A model and how it is searched; beside the model a search of the LLM uses `companions`, fusion `pieces`."""
+    """A model and how it is searched; beside the model a search of the LLM uses `companions`, fusion `pieces`.
+
+    It keeps what the LLM has read of the prompt: make a new one where weights have changed.
+    """
 
     model: SpeechModel
     config: DecodeConfig

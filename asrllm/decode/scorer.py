@@ -133,7 +133,7 @@ class LlmState:
 
 
 class Opening:
-    """What all prefixes of a decoding begin with: read once, whatever the number of batches."""
+    """What all prefixes of a decoding begin with: read once for all batches, so by weights that stay."""
 
     def __init__(self, llm: PreTrainedModel, embeds: torch.Tensor, shared: int | None = None) -> None:
         """`embeds` (P, H); P may be 0. Where utterances have hints they share the first `shared` positions only."""
