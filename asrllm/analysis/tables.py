@@ -14,7 +14,7 @@ from asrllm.analysis.scaling import Fit, budget_numbers, compute_ratio, reductio
 from asrllm.console import UserError
 from asrllm.score.results import NONE, markdown_table
 from asrllm.score.scoring import RATE
-from asrllm.train.emergence import Emergence
+from asrllm.train.emergence import FEWEST, Emergence
 
 Interval = tuple[float, float]
 
@@ -140,13 +140,20 @@ def panels(found: Mapping[str, Panel]) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def emergence(found: Mapping[str, Emergence | None]) -> str:
-    """Step, height and slope of the jump of each run."""
-    rows = []
+def emergence(
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], found: Mapping[str, Emergence | None]
+) -> str:
+    """Step, height and slope of the jump of each run; of one that logged too little, that it did."""
+    rows, notes = [], []
     for name, jump in found.items():
         if jump is None:
-            rows.append([name, *["too few points"] * 3])
+            rows.append([name, *[NONE] * 3])
+            few = len(curves[name][0])
+            notes.append(
+                f"- `{name}` has logged {few} points, {FEWEST} at least are needed: lower train.log_every_steps."
+            )
         else:
             step = "none" if jump.step is None else str(jump.step)
             rows.append([name, step, f"{jump.height:.3f}", f"{1000 * jump.max_slope:.3f}"])
-    return markdown_table(["experiment", "step", "height", "largest slope, per 1000 steps"], rows) + "\n"
+    blocks = [markdown_table(["experiment", "step", "height", "largest slope, per 1000 steps"], rows), "\n".join(notes)]
+    return "\n\n".join(filter(None, blocks)) + "\n"

@@ -171,7 +171,7 @@ def _emergence(args: argparse.Namespace) -> None:
             )
         curves[str(folder)], found[str(folder)] = curve, emergence.find(*curve, warmup)
     values = {name: asdict(jump) if jump else None for name, jump in found.items()}
-    _write(args, tables.emergence(found), values, pictures.jumps(curves, found))
+    _write(args, tables.emergence(curves, found), values, pictures.jumps(curves, found))
 
 
 def _drift(args: argparse.Namespace) -> None:

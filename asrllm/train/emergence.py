@@ -11,6 +11,7 @@ import numpy as np
 
 _POINTS = 51  # width of the smoothing and of the window in which a slope is taken, in logged points
 _HEIGHT = 0.1  # a lower jump is none
+FEWEST = 10  # logged points that can say something
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,14 @@ class Emergence:
 
 
 def find(steps: Sequence[int], accuracies: Sequence[float], warmup_steps: int = 0) -> Emergence | None:
-    """The jump of an accuracy logged at ascending steps; None for fewer than ten points.
+    """The jump of an accuracy logged at ascending steps; None for fewer than FEWEST points.
 
     The curve is smoothed by a centred median over 51 points. The plateau is the median over the window of 51 points
     with the lowest slope between warm-up and the steepest window after it, the end the median over the last 5 % of the
     steps. A log of fewer than 255 points has windows of a fifth of it.
     """
     count = len(steps)
-    if count < 10:
+    if count < FEWEST:
         return None
     width = _POINTS if count >= 5 * _POINTS else max(3, count // 5 // 2 * 2 + 1)
     half = width // 2

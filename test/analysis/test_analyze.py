@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from toy_corpus import refused, rewrite
 
-from asrllm.analysis import runs
+from asrllm.analysis import runs, tables
 from asrllm.bin import analyze
+from asrllm.train.emergence import find
 
 ENCODER, JOINT = "exp/train_encoder", "exp/train_joint"
 
@@ -195,6 +196,14 @@ def test_attention_draws_the_utterance_that_is_named(work: Path, capsys: pytest.
 def test_emergence_says_what_training_said(work: Path) -> None:
     found = values("emergence", JOINT)
     assert found[JOINT] == json.loads(Path(f"{JOINT}/summary.json").read_text())["emergence"]
+
+
+@pytest.mark.parametrize("points", [9, 10])
+def test_emergence_of_a_short_run_says_that_it_logged_too_little(points: int) -> None:
+    curve = list(range(points)), [0.5] * points
+    text = tables.emergence({"exp/x": curve}, {"exp/x": find(*curve)})
+    assert ("`exp/x` has logged 9 points, 10 at least are needed: " in text) == (points < 10)
+    assert ("|exp/x|none|0.000|0.000|" in text) == (points == 10)
 
 
 def test_hallucination_shows_the_decodings_that_are_asked_for(work: Path) -> None:

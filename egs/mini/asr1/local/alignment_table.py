@@ -49,7 +49,7 @@ def row(folder: Path, goal: float) -> list[str]:
         folder.name,
         f"{sum(summary['trained'].values()) / 1e6:.2f} M",
         str(summary["steps"]),
-        "none" if jump is None or jump["step"] is None else str(jump["step"]),
+        "too few points" if jump is None else "none" if jump["step"] is None else str(jump["step"]),
         f"{1 - points[-1][1]:.3f}",
         f"{summary['valid']['llm_loss']:.3f}",
         f"{words['err_percent']:.1f}" + (" ({:.1f} to {:.1f})".format(*interval) if interval else ""),
