@@ -10,8 +10,8 @@ import json
 import logging
 import random
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -236,6 +236,7 @@ class Corpus:
     dataset: Dataset
     tokens: NDArray[np.int32] | None  # CTC labels of every utterance, where batches are limited by them
     batch: BatchConfig
+    left_out: Mapping[str, str] = field(default_factory=dict)  # utterance id -> why it cannot be trained on
 
     @property
     def lengths(self) -> Lengths:
@@ -247,6 +248,14 @@ class Corpus:
         items = self.dataset.items(epoch)
         now = Lengths(items.seconds, None if self.tokens is None else items.sums(self.tokens))
         return sampler.plan(now, self.batch, seed, epoch, dist.rank(), dist.world_size())
+
+    def list_left_out(self, path: Path) -> None:
+        """Write what is left out and why, a line each, if anything is."""
+        if self.left_out:
+            with write_atomically(path) as temporary:
+                lines = (f"{utt_id}\t{why}\n" for utt_id, why in self.left_out.items())
+                temporary.write_text("".join(lines), encoding="utf-8")
+            log.info("%s: why %d utterances are left out", path, len(self.left_out))
 
 
 class Loader:
@@ -279,9 +288,9 @@ def probe(corpus: Corpus, utterances: int, seed: int) -> Iterator[Batch]:
 
 
 def open_corpus(
-    folder: Path, config: ExperimentConfig, model: SpeechLLM, units: Path, skipped: Path | None, training: bool
+    folder: Path, config: ExperimentConfig, model: SpeechLLM, units: Path, training: bool, keep: bool
 ) -> Corpus:
-    """Read a data directory, leave out what cannot be trained on and list it in `skipped`, if that is given.
+    """Read a data directory and leave out what cannot be trained on; `keep` what is measured of its transcripts.
 
     Raises:
         UserError: no transcripts, an utterance that fits no batch, or nothing is left.
@@ -294,7 +303,7 @@ def open_corpus(
     losses = {name for phase in config.stage.phases for name in phase.losses}
     counts = None
     if config.data.batch.max_tokens or losses & CTC_LOSSES:
-        counts = _label_counts(folder, utterances, model, units, "ctc_intermediate" in losses, skipped is not None)
+        counts = _label_counts(folder, utterances, model, units, "ctc_intermediate" in losses, keep)
     tokens = counts[:, 0] if counts is not None and config.data.batch.max_tokens else None
     kept, why = sampler.select(Lengths(utterances.seconds, tokens), config.data.batch)
     if counts is not None and losses & CTC_LOSSES:
@@ -304,17 +313,15 @@ def open_corpus(
         short = np.flatnonzero(needed > frames)
         why |= {int(kept[i]): f"{frames[i]} encoder frames, CTC needs {needed[i]} for its labels" for i in short}
         kept = np.delete(kept, short)
-    where = "" if skipped is None else f", for reasons listed in {skipped}"
-    if why:
-        log.warning("%s: %d of %d utterances are left out%s", folder, len(why), len(utterances), where)
-    if why and skipped is not None:
-        with write_atomically(skipped) as temporary:
-            temporary.write_text("".join(f"{utterances[i].utt_id}\t{why[i]}\n" for i in why), encoding="utf-8")
-    if not len(kept):
-        raise UserError(f"{folder}: all {len(utterances)} utterances are left out{where}")
+    left_out = {utterances[i].utt_id: reason for i, reason in why.items()}
+    if left_out:
+        first = "the first, {}: {}".format(*next(iter(left_out.items())))
+        if not len(kept):
+            raise UserError(f"{folder}: all {len(utterances)} utterances are left out, {first}")
+        log.warning("%s: %d of %d utterances are left out, %s", folder, len(left_out), len(utterances), first)
     augment = config.data.augment if training else PLAIN
     dataset = Dataset(utterances.take(kept), SAMPLE_RATE, factors, config.train.seed, augment=augment)
-    return Corpus(dataset, None if tokens is None else tokens[kept], config.data.batch)
+    return Corpus(dataset, None if tokens is None else tokens[kept], config.data.batch, left_out)
 
 
 def _check_longest(folder: Path, utterances: Utterances, limits: BatchConfig) -> None:
@@ -366,7 +373,7 @@ def cache_frames(corpus: Corpus, model: SpeechLLM, config: ModelConfig, folder: 
         cache.write(_encode_all(corpus, model, device), dtype="fp16")  # outputs of a last norm: well inside its range
     dist.barrier()
     dataset = Dataset(utterances, SAMPLE_RATE, frames=FrameCache(place, key).get)
-    return Corpus(dataset, corpus.tokens, corpus.batch)
+    return replace(corpus, dataset=dataset)
 
 
 def encoding_flops(corpus: Corpus, model: SpeechLLM) -> float:

@@ -61,7 +61,7 @@ def start(folder: Path) -> None:
     units = folder / "tokenizer"
     model = new_model(config, units)
     tell("programs and model are there")
-    corpus = open_corpus(folder / "train", config, model, units, folder / "skipped.txt", training=True)
+    corpus = open_corpus(folder / "train", config, model, units, training=True, keep=True)
     tell(f"{len(corpus.dataset)} utterances are known")
     loader = Loader(corpus, config.train.seed)
     tell(f"the plan has {loader.count(0)} batches")

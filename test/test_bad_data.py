@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from toy_corpus import decode_options, refused, rewrite
+from toy_corpus import decode_options, refused, rewrite, train_options
 
 
 def resample(path: Path) -> None:
@@ -71,3 +71,19 @@ def test_data_directory_used_without_a_check(work: Path, capsys: pytest.CaptureF
         return
     error, _ = refused(capsys, "decode", options)
     assert "dev00" in error or "data/dev/text: line 1" in error
+
+
+def test_what_is_left_out_is_listed_once_all_data_are_found(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = "stage.phases=[{steps: 3, train: {ctc: 0.1}, losses: {ctc: 1.0}}]"
+    limit = "data.batch.max_seconds_utterance"
+    options = [*train_options("train_encoder", "exp/new"), "--set", steps, "--set"]
+    assert "dump/none" in refused(capsys, "train", [*options, f"{limit}=1.2", "--valid_data", "dump/none"])[0]
+    error, _ = refused(capsys, "train", [*options, f"{limit}=0.5"])
+    assert "dump/train: all 48 utterances are left out, the first, s0-train00: 1.45 s, " in error
+    assert not Path("exp/new").exists()
+    importlib.import_module("asrllm.bin.train").main([*options, f"{limit}=1.2"])
+    lines = Path("exp/new/skipped.train.txt").read_text().splitlines()
+    texts = [line.split() for line in Path("dump/train/text").read_text().splitlines()]
+    of_four_words = [utt_id for utt_id, *words in texts if len(words) == 4]  # 1.45 s
+    assert [line.split("\t")[0] for line in lines] == of_four_words != []
+    assert all("more than max_seconds_utterance 1.2" in line for line in lines)

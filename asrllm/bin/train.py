@@ -69,9 +69,8 @@ def _train(args: argparse.Namespace, config: ExperimentConfig, device: torch.dev
         return
     seed_everything(config.train.seed)
     model = new_model(config, args.tokenizer)
-    listed = (None, None) if args.dry_run else (args.exp / "skipped.train.txt", args.exp / "skipped.valid.txt")
-    train_set = open_corpus(args.train_data, config, model, args.tokenizer, listed[0], training=True)
-    valid_set = open_corpus(args.valid_data, config, model, args.tokenizer, listed[1], training=False)
+    train_set = open_corpus(args.train_data, config, model, args.tokenizer, training=True, keep=not args.dry_run)
+    valid_set = open_corpus(args.valid_data, config, model, args.tokenizer, training=False, keep=not args.dry_run)
     model.to(device)
     if args.dry_run:
         told = plan.lines(config, model, train_set, valid_set, device)  # on every process: they add up
@@ -87,6 +86,8 @@ def _train(args: argparse.Namespace, config: ExperimentConfig, device: torch.dev
     if dist.rank() == 0:
         experiment.start(config, args.tokenizer)  # so late that most mistakes leave no folder behind
         restart.write(args.exp, command)
+        train_set.list_left_out(args.exp / "skipped.train.txt")
+        valid_set.list_left_out(args.exp / "skipped.valid.txt")
     dist.barrier()
     loader = Loader(train_set, config.train.seed)
     keep = frozenset(experiment.stored_parts)
