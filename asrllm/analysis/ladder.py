@@ -9,10 +9,14 @@ run.sh prints and the settings of `asrllm.bin.train`; it trains nothing itself.
 import hashlib
 import json
 import logging
+import os
 import shlex
+import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -93,16 +97,17 @@ def run_all(jobs: Sequence[Job], at_once: int, tries: int) -> dict[str, str]:
     """Run what is not done, `at_once` jobs at a time, each after those that it needs; what did not end, and why.
 
     A job that fails is started again up to `tries` times in all; those that need it are not started, all others are.
+    Whatever stops this function stops the commands that run.
     """
     ended = {job.name for job in jobs if job.is_done}
     waiting = [job for job in jobs if job.name not in ended]
     failed: dict[str, str] = {}
     running: dict[Future[str], Job] = {}
-    with ThreadPoolExecutor(at_once) as pool:
+    with ThreadPoolExecutor(at_once) as pool, Commands() as commands:
         while waiting or running:
             for job in [job for job in waiting if ended.issuperset(job.needs)]:
                 waiting.remove(job)
-                running[pool.submit(_run, job, tries)] = job
+                running[pool.submit(_run, job, tries, commands)] = job
             if not running:
                 return failed | {job.name: "not started: what it needs has failed" for job in waiting}
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -116,14 +121,45 @@ def run_all(jobs: Sequence[Job], at_once: int, tries: int) -> dict[str, str]:
     return failed
 
 
-def _run(job: Job, tries: int) -> str:
+class Commands:
+    """The commands that run now; as a context, its end stops them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def run(self, command: Sequence[str]) -> int:
+        """Run a command, in a process group of its own, since all that it starts goes with it; its status."""
+        with self._lock:
+            if self._stopped:
+                return -signal.SIGTERM
+            quiet = subprocess.DEVNULL
+            process = subprocess.Popen(command, stdin=quiet, stdout=quiet, start_new_session=True)
+            self._running.add(process)
+        process.wait()
+        with self._lock:
+            self._running.remove(process)
+        return process.returncode
+
+    def __enter__(self) -> "Commands":
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+
+
+def _run(job: Job, tries: int, commands: Commands) -> str:
     """Run the commands of a job; empty, or why it failed."""
     why = ""
     for _ in range(tries):
         for command in job.commands:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-            if done.returncode:
-                why = f"status {done.returncode} of: {shlex.join(command)}"
+            if status := commands.run(command):
+                why = f"status {status} of: {shlex.join(command)}"
                 break
         else:
             missing = [str(path) for path in job.made if not path.is_file()]

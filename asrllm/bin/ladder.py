@@ -7,6 +7,8 @@ then fits error against FLOPs.
 import argparse
 import logging
 import shlex
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             print("\n".join([f"# {job.name}", *map(shlex.join, job.commands)]))
         return
     ladder.write(rungs, args.expdir)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has the hang-up ignored
+            signal.signal(number, lambda number, _: sys.exit(128 + number))  # which ends what runs
     if failed := ladder.run_all(jobs, args.jobs, args.tries):
         said = "; ".join(f"{name}: {why}" for name, why in failed.items())
         raise UserError(f"{len(failed)} of {len(jobs)} jobs did not end (start the ladder again for these): {said}")

@@ -4,9 +4,13 @@ import json
 import os
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from shell import heed_signals, is_running, wait_until
 from toy_corpus import refused
 
 from asrllm import config as configs
@@ -143,6 +147,30 @@ def test_jobs_follow_those_they_need_and_failures_stop_only_theirs(tmp_path: Pat
     (tmp_path / "quiet").touch()
     assert run_all(jobs, 2, tries=1) == {}
     assert (tmp_path / "told").read_text().split()[len(told) :] == ["after"]
+
+
+def test_who_kills_a_ladder_kills_its_jobs(root: Path, tmp_path: Path) -> None:
+    """Only the program gets the signal; its job has started another process and takes a while to stop."""
+    recipe, pids = tmp_path / "run.sh", tmp_path / "pids"
+    job = f"trap 'sleep 0.3; exit' TERM; sleep 97.25 & echo $$ $! >> {pids}; wait"
+    recipe.write_text(f'#!/bin/sh\ncase "$*" in *--dry_run*) exec ./run.sh "$@" ;; esac\n{job}\n')
+    recipe.chmod(0o755)
+    config = f"{{schedules: [conf/schedules/s3.sh], budgets: [1e13], decode: conf/decode_greedy.yaml, run: {recipe}}}"
+    (tmp_path / "ladder.yaml").write_text(config)
+    options = f"--config {tmp_path}/ladder.yaml --expdir {tmp_path}/exp --tries 3".split()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asrllm.bin.ladder", *options],
+        cwd=MINI,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        preexec_fn=heed_signals,
+    )
+    try:
+        wait_until(lambda: pids.exists() and pids.read_text().endswith("\n"), seconds=300)
+    finally:
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    [line] = pids.read_text().splitlines()  # and it was not started again
+    wait_until(lambda: not any(is_running(int(pid)) for pid in line.split()), seconds=30)
 
 
 def test_scores_older_than_the_weights_are_made_again(tmp_path: Path) -> None:
