@@ -48,9 +48,13 @@ class Law:
 
     def flops(self, error: float) -> float:
         """Budget at which the error is reached; infinite at or below the floor."""
+        return _exp(self.log_flops(error))
+
+    def log_flops(self, error: float) -> float:
+        """Its natural logarithm, which a law that is nearly flat does not bring to 0 or beyond all numbers."""
         if error <= self.floor:
             return math.inf
-        return self.center * ((error - self.floor) / self.scale) ** (-1 / self.alpha)
+        return math.log(self.center) - math.log((error - self.floor) / self.scale) / self.alpha
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,11 @@ def compute_ratio(one: Fit, other: Fit, error: float) -> tuple[float, tuple[floa
     Raises:
         UserError: one of them never reaches that error.
     """
-    value = one.law.flops(error) / other.law.flops(error)
+    value = _exp(one.law.log_flops(error) - other.law.log_flops(error))
     if not (math.isfinite(value) and value > 0):
         raise UserError(f"an error of {error:g} % is not reached by both laws: choose one that both schedules reach")
-    ratios = [a.flops(error) / b.flops(error) for a, b in zip(one.draws, other.draws, strict=False)]
-    return value, percentiles([ratio for ratio in ratios if not math.isnan(ratio)])
+    logs = [a.log_flops(error) - b.log_flops(error) for a, b in zip(one.draws, other.draws, strict=False)]
+    return value, percentiles([_exp(each) for each in logs if not math.isnan(each)])
 
 
 def reduction(one: Fit, other: Fit, flops: float) -> tuple[float, tuple[float, float]]:
@@ -129,6 +133,10 @@ def budget_numbers(flops: Sequence[float] | Array) -> NDArray[np.int64]:
             first, number = float(flops[place]), number + 1
         numbers[place] = number
     return numbers
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700.0 else math.inf
 
 
 def _arrays(points: Sequence[Point]) -> tuple[Array, Array]:

@@ -60,6 +60,13 @@ def test_compute_ratio_solves_for_equal_error() -> None:
     assert low < ratio < high < 1.0
 
 
+def test_laws_that_are_nearly_flat_have_a_ratio_that_says_nothing() -> None:
+    flops = [2.0e12, 4.0e12, 8.0e12]
+    one, other = (fit([*map(Point, flops, errors)]) for errors in ([94.2, 88.7, 90.5], [97.0, 90.4, 96.7]))
+    _, (low, high) = compute_ratio(other, one, 96.7)
+    assert low < 1e-3 and high > 1e3
+
+
 @pytest.mark.parametrize(
     ("points", "said"),
     [
