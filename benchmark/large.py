@@ -3,8 +3,8 @@
     ASRLLM_DATA=folder python benchmark/large.py --pretrained downloads --device cuda --peak 989e12
 
 The weights are random, in shapes of published systems: training a Conformer of 0.6 B with an LLM of 1.5 B, decoding
-with 0.8 B and 1.7 B. Prompt, tokens and transcripts are those of SmolLM2's tokenizer, the audio utterances
-of LibriSpeech's train-clean-100, repeated to fill batches. Training is the trainer's step, all parts, AdamW in fp32
+with 0.8 B and 1.7 B. Prompt and tokens are those of SmolLM2's tokenizer, the audio and transcripts utterances of
+LibriSpeech's train-clean-100, repeated to fill batches. Training is the trainer's step, all parts, AdamW in fp32
 under bf16 autocast, FLOPs those of its ledger; decoding is greedy search, `--tokens` forced for each utterance, since
 random weights end at random. `--small` takes shapes for a CPU, to see that it runs.
 """
@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--peak", type=float, help="FLOP/s of the data sheet, beside the measured rate")
     options.add_argument("--tokens", type=int, default=30, help="of each utterance's text in decoding (30)")
     options.add_argument("--repeats", type=int, default=5, help="steps or batches that are timed (5)")
-    options.add_argument("--small", action="store_true", help="shapes of 30 M in all")
+    options.add_argument("--small", action="store_true", help="shapes of 9 M in all")
     return options
 
 
