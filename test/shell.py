@@ -1,10 +1,21 @@
-"""How the tests start scripts, and how they see what is left of them."""
+"""How the tests start or import scripts, and how they see what is left of them."""
 
+import importlib.util
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+
+
+def module_of(path: Path) -> ModuleType:
+    """A Python program that belongs to no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -1,11 +1,11 @@
 """The table of mini's comparison of alignments, from experiments written by hand."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from shell import module_of
 
 from asrllm.console import UserError
 
@@ -14,11 +14,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "egs/mini/asr1/local/alignment_ta
 
 @pytest.fixture
 def table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("alignment_table", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_of(SCRIPT)
 
 
 def write(

@@ -1,6 +1,5 @@
 """Mini's audio for the hunt after made-up text: its levels, its lengths, and that nobody speaks where none should."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from shell import module_of
 
 from asrllm.console import UserError
 from asrllm.data import audio, kaldi
@@ -20,11 +20,7 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def conditions() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("conditions", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_of(SCRIPT)
 
 
 @pytest.fixture
