@@ -1,8 +1,11 @@
 """Log-mel features and SpecAugment, batched, on the device of the audio.
 
-A frame depends on its own 25 ms only and is normalised over the real frames of its utterance, so padding never changes
-a feature.
+A frame depends on its own 25 ms and on how loud its utterance is. It is normalised by the frames of the utterance that
+are loud, and what is far below the loudest is cut off: neither padding of a batch nor pauses or digital silence around
+the speech change the features of speech.
 """
+
+import math
 
 from typing import Literal
 
@@ -16,6 +19,9 @@ from asrllm.flops import Flops
 SAMPLE_RATE = 16000
 WINDOW = 400  # samples: 25 ms
 HOP = 160  # samples: 10 ms
+DECIBEL = math.log(10) / 10  # of power, in nats
+LOUD = 30 * DECIBEL  # frames at most so far below the loudest one make the mean and the spread (ours)
+RANGE = 80 * DECIBEL  # what is further below the loudest bin is cut off there, as in Whisper
 
 
 class SpecAugmentConfig(Config):
@@ -74,8 +80,13 @@ class LogMel(nn.Module):
             power = torch.view_as_real(self.spectrum(waves.float())).square().sum(-1)  # sooner than abs() of complex
             frames = self.mel_scale(power).clamp(min=1e-10).log().transpose(1, 2)  # (B, T, mels)
         mask = real(lens, frames.shape[1])[..., None]
-        mean = (frames * mask).sum(1, keepdim=True) / lens[:, None, None]
-        spread = (((frames - mean) ** 2 * mask).sum((1, 2), keepdim=True) / (lens[:, None, None] * self.dim)).sqrt()
+        masked = frames.masked_fill(~mask, -torch.inf)
+        frames = frames.maximum(masked.amax((1, 2), keepdim=True) - RANGE)
+        level = masked.logsumexp(2, keepdim=True)
+        loud = mask & (level >= level.amax(1, keepdim=True) - LOUD)
+        count = loud.sum(1, keepdim=True)
+        mean = (frames * loud).sum(1, keepdim=True) / count
+        spread = (((frames - mean) ** 2 * loud).sum((1, 2), keepdim=True) / (count * self.dim)).sqrt()
         frames = (frames - mean) / (spread + 1e-5) * mask
         if self.training and self.specaugment is not None:
             frames = spec_augment(frames, lens, self.specaugment)

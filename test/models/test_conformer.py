@@ -65,6 +65,35 @@ def test_log_mel_equals_kaldi_like_framing_of_torchaudio():
     torch.testing.assert_close(frames[0], mel / mel.square().mean().sqrt(), atol=1e-3, rtol=1e-3)
 
 
+def test_loud_frames_make_the_mean_and_what_is_far_below_is_cut_off():
+    """Noise, the same 20 dB and 40 dB lower, and digital silence, computed here frame by frame."""
+    from torchaudio.functional import melscale_fbanks
+
+    noise = torch.randn(4000)
+    wave = torch.cat([noise, 0.1 * noise, 0.01 * noise, torch.zeros(4000)])
+    cut = wave.unfold(0, 400, 160) * torch.hann_window(400)
+    power = torch.fft.rfft(torch.nn.functional.pad(cut, (56, 56))).abs() ** 2
+    mel = (power @ melscale_fbanks(257, 20.0, 8000.0, 40, 16000)).clamp(min=1e-10)
+    level = 10 * mel.sum(1).log10()
+    loud = level >= level.max() - 30
+    assert 45 <= int(loud.sum()) <= 55
+    mel = mel.clamp(min=float(mel.max()) * 1e-8).log()
+    mel = mel - mel[loud].mean(0)
+    frames, _ = LogMel(FrontendConfig(mels=40, specaugment=None))(wave[None], torch.tensor([16000]))
+    torch.testing.assert_close(frames[0], mel / mel[loud].square().mean().sqrt(), atol=1e-3, rtol=1e-3)
+
+
+def test_silence_around_the_speech_does_not_change_its_features():
+    frontend = LogMel(FrontendConfig(specaugment=None))
+    speech = torch.randn(16000) * torch.linspace(0, 3, 16000).sin() * 0.1
+    speech[:400] = speech[-400:] = 0
+    alone, _ = frontend(speech[None], torch.tensor([16000]))
+    for before, after in ((8000, 0), (0, 32000), (16000, 16000)):
+        wave = torch.nn.functional.pad(speech, (before, after))[None]
+        padded, _ = frontend(wave, torch.tensor([wave.shape[1]]))
+        torch.testing.assert_close(padded[:, before // 160 :][:, : alone.shape[1]], alone)
+
+
 def test_spec_augment_masks_inside_the_utterance_and_each_row_for_itself():
     lens = torch.tensor([100, 40])
     config = SpecAugmentConfig(frequency_masks=1, frequency_width=10, time_masks=1, time_width_share=0.3)
