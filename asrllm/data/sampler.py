@@ -101,8 +101,8 @@ class Plan:
 def plan(lengths: Lengths, config: BatchConfig, seed: int, epoch: int, rank: int = 0, world: int = 1) -> Plan:
     """The batches of one rank in one epoch.
 
-    Batches that the ranks work on at the same time are alike in size. In epoch 0 the largest come first, so that
-    a lack of memory shows at once. An utterance above a limit gets a batch of its own (`select` leaves it out).
+    Batches that the ranks work on at the same time hold utterances of like durations. In epoch 0 the largest batch
+    comes first, so that a lack of memory shows at once. An utterance above a limit gets a batch of its own (`select` leaves it out).
 
     Raises:
         UserError: fewer batches can be made than there are ranks, or batches of one cannot be shared out evenly.
@@ -115,11 +115,11 @@ def plan(lengths: Lengths, config: BatchConfig, seed: int, epoch: int, rank: int
     order = np.argsort(jittered, kind="stable")
     seconds = lengths.seconds[order]
     starts = _share_out(_fill(seconds, None if lengths.tokens is None else lengths.tokens[order], config), world)
-    by_size = np.argsort(_padded(seconds, starts), kind="stable")
-    groups = generator.permutation(len(by_size) // world)
+    groups = generator.permutation((len(starts) - 1) // world)
     if epoch == 0 and len(groups):
-        groups = np.concatenate([[len(groups) - 1], groups[groups != len(groups) - 1]])
-    return Plan(order, starts, by_size[groups * world + rank])
+        largest = np.argmax(_padded(seconds, starts)) // world
+        groups = np.concatenate([[largest], groups[groups != largest]])
+    return Plan(order, starts, groups * world + rank)
 
 
 def plan_alike(seconds: NDArray[np.float64], max_seconds: float) -> Plan:

@@ -36,12 +36,12 @@ def slow_plan(lengths: Lengths, config: BatchConfig, seed: int, epoch: int, rank
         place = max(range(len(batches)), key=lambda place: len(batches[place]))
         batch = batches[place]
         batches[place : place + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
-    batches.sort(key=size)
     groups = [batches[first : first + world] for first in range(0, len(batches), world)]
     shuffled = [groups[index] for index in generator.permutation(len(groups))]
     if epoch == 0:
-        shuffled.remove(groups[-1])
-        shuffled.insert(0, groups[-1])
+        largest = max(groups, key=lambda group: max(map(size, group)))
+        shuffled.remove(largest)
+        shuffled.insert(0, largest)
     return [group[rank] for group in shuffled]
 
 
