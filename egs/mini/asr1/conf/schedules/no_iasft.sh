@@ -1,5 +1,4 @@
 # shellcheck shell=bash disable=SC2034
 # Control: alignment, then joint, no iterative asynchronous SFT.
 train_encoder=conf/train_encoder.yaml
-train_align=conf/train_align.yaml
-train_joint=conf/schedules/train_no_iasft_joint.yaml
+train_joint=conf/schedules/train_no_iasft.yaml
