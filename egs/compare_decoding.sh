@@ -108,8 +108,8 @@ sets="$valid_set $test_sets" decode joint conf/decode_joint.yaml \
 tune joint conf/tune_joint.yaml joint --base conf/decode_joint.yaml
 decode joint_tuned "$tuned/joint.yaml"
 decode llm_beam4 conf/decode_beam.yaml --set search.beam=4 --set search.nbest=1
-decode llm_beam4_unnormalised conf/decode_beam.yaml --set search.beam=4 --set search.nbest=1 \
-    --set search.length_exponent=0
+decode llm_beam4_per_token conf/decode_beam.yaml --set search.beam=4 --set search.nbest=1 \
+    --set search.length_exponent=1
 report
 
 # CTC and the language model in one search, delayed or label by label, with the weights tuned on the lists.

@@ -187,7 +187,7 @@ def test_shards_and_batch_mates_do_not_change_a_result(work: Path, search: str) 
 
 def test_the_llm_and_the_ctc_decode_together(work: Path) -> None:
     """The score of the n best is the weighted sum of the kept ones, and that of the CTC is the CTC's own."""
-    weights = ["--set", "search.weights={ctc: 0.7, length: 0.1}", "--set", "search.length_exponent=0"]
+    weights = ["--set", "search.weights={ctc: 0.7, length: 0.1}"]
     decode.main([*decode_options("decode_beam", "exp/train_joint", "joint"), *weights])
     joint = read_decoding(Path("joint"))
     ctc = read_decoding(work / "exp/train_joint/decode_ctc/test")

@@ -32,13 +32,14 @@ class BeamConfig(Config):
 
     An utterance of s seconds gets at most `tokens_per_second` * s tokens (at least 8) and never more than `max_tokens`,
     the end token included; and at least `min_tokens_per_second` * s and `min_tokens`, without it. `candidates` are the
-    tokens of each hypothesis that go into the second pass.
+    tokens of each hypothesis that go into the second pass. A `length_exponent` of 1 ranks by the score of a token, which
+    a loop without end may win.
     """
 
     beam: int = pydantic.Field(4, ge=1)
     nbest: int = pydantic.Field(1, ge=1)
     candidates: int = pydantic.Field(20, ge=1)
-    length_exponent: float = pydantic.Field(1.0, ge=0.0)
+    length_exponent: float = pydantic.Field(0.0, ge=0.0)
     tokens_per_second: float = pydantic.Field(10.0, gt=0.0)
     min_tokens_per_second: float = pydantic.Field(0.0, ge=0.0)
     min_tokens: int = pydantic.Field(0, ge=0)

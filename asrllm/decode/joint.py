@@ -50,8 +50,8 @@ class Weights(Config):
 class JointConfig(BeamConfig):
     """Beam search over the LLM's tokens with a sum of scores.
 
-    With CTC there is no need to divide by the length: `length_exponent: 0`. Where a weight of `lm` or `ilm` is below
-    zero, nothing bounds what a longer hypothesis may gain, and the search goes on to the token limit.
+    Where a weight of `lm` or `ilm` is below zero, nothing bounds what a longer hypothesis may gain, and the search goes
+    on to the token limit.
     """
 
     type: Literal["beam"] = "beam"

@@ -25,7 +25,7 @@ class SpeculativeConfig(Config):
 
     type: Literal["speculative"] = "speculative"
     draft_tokens: int = pydantic.Field(32, ge=1)  # most tokens of the draft that one pass reads
-    length_exponent: float = pydantic.Field(1.0, ge=0.0)
+    length_exponent: float = pydantic.Field(0.0, ge=0.0)
     tokens_per_second: float = pydantic.Field(10.0, gt=0.0)
     max_tokens: int = pydantic.Field(400, ge=1)
 

@@ -74,7 +74,7 @@ def test_beam_is_generate(make: object, beam: int, exponent: float) -> None:
 def test_least_tokens_is_generate() -> None:
     llm = llama()
     embeds, lens = prefixes([5, 9, 3])
-    config = BeamConfig(beam=3, length_exponent=0.0, min_tokens=6)
+    config = BeamConfig(beam=3, min_tokens=6)
     for pool, row, length in zip(search(llm, embeds, lens, 10, config), embeds, lens, strict=True):
         settings = {"num_beams": 3, "length_penalty": 0.0, "early_stopping": "never", "min_new_tokens": 6}
         tokens, score = generate(llm, row[:length], 10, **settings)[0]
@@ -108,7 +108,7 @@ def test_cached_is_uncached(make: object) -> None:
         for each in pool:
             tokens = each.tokens + [END] * each.ended
             assert each.scores["llm"] == pytest.approx(logprob(llm, row[:length], tokens), abs=2e-4)
-            assert each.score == pytest.approx(each.scores["llm"] / len(tokens), abs=1e-5)
+            assert each.score == pytest.approx(each.scores["llm"], abs=1e-5)
 
 
 @pytest.mark.parametrize("beam", [1, 4])

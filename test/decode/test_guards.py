@@ -78,7 +78,7 @@ class Parrot:
 
 @pytest.mark.parametrize("beam", [1, 3])
 def test_the_beam_ends_what_loops_and_only_that(beam: int) -> None:
-    config = BeamConfig(beam=beam, length_exponent=0.0)
+    config = BeamConfig(beam=beam)
     for line, tokens in (([4, 5, 6], [4, 5, 6, 6, 6]), ([3, 4, END], [3, 4])):
         (pool,) = beam_search({"llm": Parrot([line])}, {"llm": 1.0}, [END], [40], config, loop=LOOP)
         ended = line[-1] == END

@@ -93,7 +93,7 @@ def test_a_wide_beam_finds_the_best_of_all_texts_and_keeps_the_letters() -> None
     rows = torch.randn(limit, size).log_softmax(-1)
     tree = HotwordTree(["ab a", "b"], STRINGS, size)
     scorer = HotwordScorer(tree, [END], 2, torch.device("cpu"))
-    config = BeamConfig(beam=size**2, candidates=size, nbest=1, length_exponent=0.0)
+    config = BeamConfig(beam=size**2, candidates=size, nbest=1)
     weights = {"llm": 1.0, "hotword": 0.7}
     pools = beam_search({"llm": Fixed(rows)}, weights, [END], [limit] * 2, config, {"hotword": scorer})
     best = -torch.inf

@@ -121,7 +121,7 @@ def test_wide_beam_is_exhaustive(weights: dict[str, float]) -> None:
 def test_sums_are_those_of_teacher_forcing() -> None:
     task = Task(30, [40, 25, 33, 1])
     weights = {"llm": 1.0, "ctc": 0.4, "lm": 0.2, "length": 0.1}
-    pools = task.search(weights, BeamConfig(beam=4, nbest=4, candidates=6, length_exponent=0.0), [12, 9, 15, 8])
+    pools = task.search(weights, BeamConfig(beam=4, nbest=4, candidates=6), [12, 9, 15, 8])
     ended = [(row, each) for row, pool in enumerate(pools) for each in pool if each.ended]
     assert len(ended) > 5
     for row, each in ended:
@@ -136,7 +136,7 @@ def test_batch_mates_change_nothing(size: int) -> None:
     order = torch.randperm(32).tolist()
     task = Task(12, [5 + 7 * row % 40 for row in range(32)])
     weights = {"llm": 1.0, "ctc": 0.4, "length": 0.3}
-    config = BeamConfig(beam=3, nbest=3, candidates=5, length_exponent=0.0)
+    config = BeamConfig(beam=3, nbest=3, candidates=5)
     limits = [4 + row % 9 for row in range(32)]
     wanted = task.search(weights, config, limits)
     for some in (order[first : first + size] for first in range(0, 32, size)):
@@ -161,7 +161,7 @@ def test_end_is_left_where_nothing_else_can_follow() -> None:
     task = Task(8, [1, 30])
     task.frames[0] = 0
     task.chains = Chains({token: [1] for token in range(8)}, 8, None)
-    config = BeamConfig(beam=2, min_tokens=3, length_exponent=0.0)
+    config = BeamConfig(beam=2, min_tokens=3)
     short, long = task.search({"llm": 1.0, "ctc": 1.0}, config, [8, 8])
     assert short[0].tokens == [] and short[0].ended and short[0].scores["ctc"] == 0.0
     assert len(long[0].tokens) >= 3

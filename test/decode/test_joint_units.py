@@ -115,7 +115,7 @@ def test_an_llm_that_knows_nothing_writes_what_was_heard(
     kind: dict[str, object], llm_folder: Path, tmp_path: Path
 ) -> None:
     model = Heard(llm_folder, units_of(kind, llm_folder, tmp_path))
-    config = JointConfig(beam=6, candidates=300, length_exponent=0.0, weights=Weights(ctc=3.0))
+    config = JointConfig(beam=6, candidates=300, weights=Weights(ctc=3.0))
     found, counts = search(model, config)
     assert [model.llm_tokenizer.decode(pool[0].tokens) for pool in found] == TEXTS
     for row, pool in enumerate(found):
