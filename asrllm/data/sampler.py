@@ -102,7 +102,8 @@ def plan(lengths: Lengths, config: BatchConfig, seed: int, epoch: int, rank: int
     """The batches of one rank in one epoch.
 
     Batches that the ranks work on at the same time hold utterances of like durations. In epoch 0 the largest batch
-    comes first, so that a lack of memory shows at once. An utterance above a limit gets a batch of its own (`select` leaves it out).
+    comes first, so that a lack of memory shows at once. An utterance above a limit gets a batch of its own (`select`
+    leaves it out).
 
     Raises:
         UserError: fewer batches can be made than there are ranks, or batches of one cannot be shared out evenly.

@@ -32,8 +32,7 @@ class BeamConfig(Config):
 
     An utterance of s seconds gets at most `tokens_per_second` * s tokens (at least 8) and never more than `max_tokens`,
     the end token included; and at least `min_tokens_per_second` * s and `min_tokens`, without it. `candidates` are the
-    tokens of each hypothesis that go into the second pass. A `length_exponent` of 1 ranks by the score of a token, which
-    a loop without end may win.
+    tokens of each hypothesis that go into the second pass. With a `length_exponent` of 1 a loop without end may win.
     """
 
     beam: int = pydantic.Field(4, ge=1)

@@ -6,7 +6,6 @@ the speech change the features of speech.
 """
 
 import math
-
 from typing import Literal
 
 import torch
