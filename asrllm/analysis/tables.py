@@ -20,10 +20,9 @@ Interval = tuple[float, float]
 
 
 def within(value: float, interval: Interval | None, places: int = 3) -> str:
-    """A value with its interval."""
-    if interval is None:
-        return f"{value:.{places}f}"
-    return f"{value:.{places}f} ({interval[0]:.{places}f} to {interval[1]:.{places}f})"
+    """A value with its interval; of numbers from a million on the power of ten."""
+    said, *ends = (f"{each:.{places}f}" if abs(each) < 1e6 else f"{each:.0e}" for each in (value, *(interval or ())))
+    return f"{said} ({ends[0]} to {ends[1]})" if ends else said
 
 
 def scaling(

@@ -92,7 +92,7 @@ def _commit() -> str:
     commit = _output("git", "rev-parse", "HEAD")
     if commit == NONE:
         return NONE
-    own = [":(top)", ":(top,exclude)*RESULTS.md", ":(top,exclude)*/pictures/*"]
+    own = [":(top)", *(f":(top,exclude)*{name}" for name in ("RESULTS.md", "DECODING.md", "/pictures/*"))]
     changed = _output("git", "status", "--porcelain", "--untracked-files=no", "--", *own)
     return commit if changed == NONE else f"{commit}, with changes that are not committed"
 

@@ -227,3 +227,9 @@ def test_mistakes_are_one_sentence(
     work: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert said in refused(capsys, "analyze", [*options, "--out", "out"])[0]
+
+
+def test_numbers_that_say_nothing_take_no_room() -> None:
+    assert tables.within(12.34, (0.05, 3e60), 1) == "12.3 (0.1 to 3e+60)"
+    assert tables.within(-12.345, (-13.0, 999999.0)) == "-12.345 (-13.000 to 999999.000)"
+    assert tables.within(0.5, None) == "0.500"
