@@ -82,7 +82,7 @@ class LogMel(nn.Module):
         masked = frames.masked_fill(~mask, -torch.inf)
         frames = frames.maximum(masked.amax((1, 2), keepdim=True) - RANGE)
         level = masked.logsumexp(2, keepdim=True)
-        loud = mask & (level >= level.amax(1, keepdim=True) - LOUD)
+        loud = level >= level.amax(1, keepdim=True) - LOUD
         count = loud.sum(1, keepdim=True)
         mean = (frames * loud).sum(1, keepdim=True) / count
         spread = (((frames - mean) ** 2 * loud).sum((1, 2), keepdim=True) / (count * self.dim)).sqrt()

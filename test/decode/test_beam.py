@@ -103,12 +103,12 @@ def test_cached_is_uncached(make: object) -> None:
     """Sums of the search, over a tree that is pruned on the way, are those of teacher forcing."""
     llm = make()
     embeds, lens = prefixes([5, 9, 3, 7])
-    found = search(llm, embeds, lens, 40, BeamConfig(beam=6, nbest=6))
+    found = search(llm, embeds, lens, 40, BeamConfig(beam=6, nbest=6, length_exponent=1.0))
     for pool, row, length in zip(found, embeds, lens, strict=True):
         for each in pool:
             tokens = each.tokens + [END] * each.ended
             assert each.scores["llm"] == pytest.approx(logprob(llm, row[:length], tokens), abs=2e-4)
-            assert each.score == pytest.approx(each.scores["llm"], abs=1e-5)
+            assert each.score == pytest.approx(each.scores["llm"] / len(tokens), abs=1e-5)
 
 
 @pytest.mark.parametrize("beam", [1, 4])

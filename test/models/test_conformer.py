@@ -50,30 +50,31 @@ def test_batch_norm_takes_statistics_of_real_frames_only():
     torch.testing.assert_close(norm.running_mean, alone, atol=1e-5, rtol=1e-4)
 
 
-def test_log_mel_equals_kaldi_like_framing_of_torchaudio():
-    """Frame t is the mel spectrum of samples [160 t, 160 t + 400) under a Hann window, computed here by hand."""
+def mel_power(wave):
+    """Power (T, 40) of a wave (S,) in 40 mel bins, frame by frame."""
     from torchaudio.functional import melscale_fbanks
 
+    cut = wave.unfold(0, 400, 160) * torch.hann_window(400)
+    power = torch.fft.rfft(torch.nn.functional.pad(cut, (56, 56))).abs() ** 2
+    return (power @ melscale_fbanks(257, 20.0, 8000.0, 40, 16000)).clamp(min=1e-10)
+
+
+def test_log_mel_equals_kaldi_like_framing_of_torchaudio():
+    """Frame t is the mel spectrum of samples [160 t, 160 t + 400) under a Hann window, computed here by hand."""
     frontend = LogMel(FrontendConfig(mels=40)).eval()
     wave = torch.randn(1, 4000)
     frames, lens = frontend(wave, torch.tensor([4000]))
     assert lens.tolist() == [(4000 - 400) // 160 + 1]
-    cut = wave[0].unfold(0, 400, 160) * torch.hann_window(400)
-    power = torch.fft.rfft(torch.nn.functional.pad(cut, (56, 56))).abs() ** 2
-    mel = (power @ melscale_fbanks(257, 20.0, 8000.0, 40, 16000)).clamp(min=1e-10).log()
+    mel = mel_power(wave[0]).log()
     mel = mel - mel.mean(0)
     torch.testing.assert_close(frames[0], mel / mel.square().mean().sqrt(), atol=1e-3, rtol=1e-3)
 
 
 def test_loud_frames_make_the_mean_and_what_is_far_below_is_cut_off():
     """Noise, the same 20 dB and 40 dB lower, and digital silence, computed here frame by frame."""
-    from torchaudio.functional import melscale_fbanks
-
     noise = torch.randn(4000)
     wave = torch.cat([noise, 0.1 * noise, 0.01 * noise, torch.zeros(4000)])
-    cut = wave.unfold(0, 400, 160) * torch.hann_window(400)
-    power = torch.fft.rfft(torch.nn.functional.pad(cut, (56, 56))).abs() ** 2
-    mel = (power @ melscale_fbanks(257, 20.0, 8000.0, 40, 16000)).clamp(min=1e-10)
+    mel = mel_power(wave)
     level = 10 * mel.sum(1).log10()
     loud = level >= level.max() - 30
     assert 45 <= int(loud.sum()) <= 55
