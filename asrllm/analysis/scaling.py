@@ -46,12 +46,11 @@ class Law:
         """Predicted error at a budget."""
         return self.floor + self.scale * (flops / self.center) ** -self.alpha
 
-    def flops(self, error: float) -> float:
-        """Budget at which the error is reached; infinite at or below the floor."""
-        return _exp(self.log_flops(error))
-
     def log_flops(self, error: float) -> float:
-        """Its natural logarithm, which a law that is nearly flat does not bring to 0 or beyond all numbers."""
+        """Natural logarithm of the budget at which the error is reached; infinite at or below the floor.
+
+        A law that is nearly flat brings the budget itself to 0 or beyond all numbers.
+        """
         if error <= self.floor:
             return math.inf
         return math.log(self.center) - math.log((error - self.floor) / self.scale) / self.alpha
